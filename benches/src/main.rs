@@ -1,0 +1,3 @@
+//! Benches of the fork path.
+
+fn main() {}

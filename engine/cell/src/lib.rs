@@ -1,0 +1,1 @@
+//! One microVM's process: event loop, control socket, jail, fork.

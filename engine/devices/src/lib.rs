@@ -1,0 +1,1 @@
+//! Device models: virtio-mmio block, vsock and rng, the serial console, VMGenID.

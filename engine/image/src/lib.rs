@@ -1,0 +1,1 @@
+//! Guest images: kernels out of Debian packages, initramfs, root disks.

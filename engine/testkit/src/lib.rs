@@ -1,0 +1,1 @@
+//! What tests and benches share: start cells, wait for them, count what is left behind.

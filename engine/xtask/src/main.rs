@@ -1,0 +1,3 @@
+//! The project's own commands: demo, test, lab, bench, check.
+
+fn main() {}
