@@ -1,1 +1,11 @@
 //! One microVM's process: event loop, control socket, jail, fork.
+//!
+//! Two halves share the protocol. [`Cell`] is the engine's end of a control socket: it starts a cell, asks it for
+//! things and learns how it ended. [`process::main`] is the cell itself, which knows nothing of who steers it.
+
+mod client;
+pub mod process;
+pub mod protocol;
+mod seqpacket;
+
+pub use client::{become_reaper, Cell, CellError, CellProgram, EndCause, LayerSource, WarmParts};

@@ -1,1 +1,25 @@
 //! The KVM machine: chunked guest memory, vCPUs, boot, ACPI, and the state a fork carries over.
+//!
+//! It knows nothing of devices, of the cell that owns it, or of why a machine is forked. A fork copies the process
+//! with fork(2); this crate supplies what must happen on both sides of it: [`Vcpus::park`] and [`Machine::save`]
+//! before, [`Machine::create`] over the same [`GuestRam`] and [`Vcpus::start`] after.
+
+pub mod boot;
+mod clock;
+mod futex;
+mod host;
+mod machine;
+mod ram;
+mod seal;
+mod thread;
+mod vcpu;
+mod vcpu_state;
+
+pub use clock::{now, ClockPolicy};
+pub use kvm_ioctls::VcpuFd;
+pub use host::{HostError, KvmHost};
+pub use machine::{Machine, MachineError, MachineState};
+pub use ram::{GuestRam, RamError, RamRegion};
+pub use seal::{SealError, SealReport, SealedRam, SealedRun};
+pub use vcpu::{ExitHandler, IoWait, VcpuEnd, VcpuError, VcpuSlot, VcpuTimes, Vcpus};
+pub use vcpu_state::{StateError, VcpuState};

@@ -1,0 +1,687 @@
+//! The engine's end of a cell: start it, ask it, hear it, reap it.
+//!
+//! One reader thread a cell takes packets off the socket, hands the disk its layers and wakes whoever waits.
+//! Invariant: a [`Cell`] owns its process; dropping it kills and reaps it, so nothing is left behind. Daughters
+//! become children of the process that called [`become_reaper`], since the frozen point they come from exits.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{self, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant as Deadline};
+
+use brood_bare_guest::mailbox::{self, Command, Outcome};
+use brood_units::Instant;
+use brood_vmm::now;
+use rustix::event::{poll, PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::process::{
+    pidfd_open, pidfd_send_signal, waitid, Pid, PidfdFlags, Signal, WaitId, WaitIdOptions,
+};
+
+use crate::protocol::{
+    Ask, BirthTimes, Checkpoint, Ending, Event, ForkSpec, ForkTimes, FromCell, GuestSpec,
+    MachineSpec, Refusal, Reply, Request, Start, Stats, MAX_DAUGHTERS, VERSION,
+};
+use crate::seqpacket::{Control, SocketError};
+
+/// How long a cell may take to answer before it counts as hung; boot loads a kernel, sealing copies RAM.
+const PATIENCE: Duration = Duration::from_secs(60);
+const READER_STACK: usize = 128 << 10;
+
+/// A cell could not be started, asked or heard.
+#[derive(Debug, thiserror::Error)]
+pub enum CellError {
+    /// The program could not be started.
+    #[error("cannot start the cell program {program}")]
+    Start {
+        /// Its path.
+        program: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The control socket failed.
+    #[error("cannot talk to the cell")]
+    Socket(#[from] SocketError),
+    /// The cell refused.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The cell ended before it answered.
+    #[error("the cell ended before it answered: {0}")]
+    Ended(EndCause),
+    /// No answer in time.
+    #[error("the cell did not answer within {0:?}; it is hung or the host is overloaded")]
+    Hung(Duration),
+    /// The answer is of another kind than the question.
+    #[error("the cell answered something else: {0}")]
+    Confused(String),
+    /// A daughter was not born.
+    #[error("daughter {index} was not born: {reason}")]
+    Stillborn {
+        /// Which one of the fork.
+        index: u32,
+        /// Why.
+        reason: String,
+    },
+    /// A system call on the engine's side failed.
+    #[error("{operation} failed")]
+    Call {
+        /// The call.
+        operation: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// How a cell's process ended: what it said last, and what the kernel says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndCause {
+    /// The cell's own last words, if it had any.
+    pub ending: Option<Ending>,
+    /// Its exit code, if it exited.
+    pub code: Option<i32>,
+    /// The signal that killed it, if one did.
+    pub signal: Option<i32>,
+}
+
+impl std::fmt::Display for EndCause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.ending, self.signal, self.code) {
+            (Some(ending), _, _) => write!(f, "{ending:?}"),
+            (None, Some(signal), _) => write!(f, "killed by signal {signal}"),
+            (None, None, Some(code)) => write!(f, "exited with {code} without a word"),
+            (None, None, None) => write!(f, "it is gone and its status went to another process"),
+        }
+    }
+}
+
+/// The program that is a cell, and the arguments that say so.
+#[derive(Clone, Debug)]
+pub struct CellProgram {
+    /// Its path.
+    pub path: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+}
+
+/// Where the files of disk layers come from: unlinked files in one directory.
+#[derive(Clone, Debug)]
+pub struct LayerSource {
+    directory: PathBuf,
+}
+
+impl LayerSource {
+    /// Layers in `directory`, whose file system needs O_TMPFILE (man 2 open).
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into() }
+    }
+
+    fn fresh(&self) -> io::Result<File> {
+        use rustix::fs::{open, Mode, OFlags};
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        Ok(open(&self.directory, flags, Mode::RUSR | Mode::WUSR)?.into())
+    }
+}
+
+/// What warm daughters of one template are made of.
+#[derive(Debug)]
+pub struct WarmParts {
+    fds: Vec<OwnedFd>,
+}
+
+/// A fork as the engine sees it.
+#[derive(Debug)]
+pub struct Fork {
+    /// When the engine asked.
+    pub asked: Instant,
+    /// When the mother's stages ended.
+    pub times: ForkTimes,
+    /// The daughters, or why one is missing, in order.
+    pub daughters: Vec<Result<Cell, CellError>>,
+    /// The checkpoint, if one was to be kept.
+    pub checkpoint: Option<Result<Cell, CellError>>,
+}
+
+/// Makes this process the one that inherits and reaps the daughters of its cells (PR_SET_CHILD_SUBREAPER).
+///
+/// # Errors
+/// The kernel refuses.
+pub fn become_reaper() -> Result<(), CellError> {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(call("PR_SET_CHILD_SUBREAPER"))
+}
+
+type Answer = (Result<Reply, Refusal>, Vec<OwnedFd>);
+
+#[derive(Default)]
+struct Inbox {
+    answers: HashMap<u64, Answer>,
+    events: VecDeque<(Event, Vec<OwnedFd>)>,
+    ending: Option<Ending>,
+    closed: bool,
+}
+
+struct Line {
+    control: Control,
+    inbox: Mutex<Inbox>,
+    changed: Condvar,
+    layers: LayerSource,
+}
+
+/// A running cell.
+pub struct Cell {
+    line: Arc<Line>,
+    next_ask: u64,
+    pid: u32,
+    pidfd: Option<OwnedFd>,
+    birth: BirthTimes,
+    reaped: Option<EndCause>,
+}
+
+impl std::fmt::Debug for Cell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cell").field("pid", &self.pid).finish_non_exhaustive()
+    }
+}
+
+impl Cell {
+    /// Starts the program of a cell; it waits for [`Cell::boot`] or [`Cell::load`].
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn(program: &CellProgram, layers: LayerSource) -> Result<Self, CellError> {
+        let (ours, theirs) = Control::pair().map_err(call("socketpair"))?;
+        let child = process::Command::new(&program.path)
+            .args(&program.arguments)
+            .env_clear()
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|source| CellError::Start { program: program.path.clone(), source })?;
+        let mut cell = Self::over(ours, layers)?;
+        cell.pid = child.id();
+        let pid = Pid::from_child(&child);
+        cell.pidfd = Some(pidfd_open(pid, PidfdFlags::empty()).map_err(call("pidfd_open"))?);
+        Ok(cell)
+    }
+
+    /// Makes the machine; the guest runs after [`Cell::resume`]. `files` are `/dev/kvm`, the base image if the disk
+    /// has one, then kernel and initramfs for Linux.
+    ///
+    /// # Errors
+    /// The cell refuses, with cause and remedy.
+    pub fn boot(
+        &mut self,
+        machine: &MachineSpec,
+        guest: &GuestSpec,
+        files: &[BorrowedFd<'_>],
+    ) -> Result<(), CellError> {
+        let request =
+            Request::Boot { version: VERSION, machine: machine.clone(), guest: guest.clone() };
+        self.ready(request, files)
+    }
+
+    /// Makes this cell a warm daughter: mapped, split, state loaded, never yet in the guest.
+    ///
+    /// # Errors
+    /// The cell refuses.
+    pub fn load(&mut self, kvm: BorrowedFd<'_>, parts: &WarmParts) -> Result<(), CellError> {
+        let files: Vec<_> =
+            std::iter::once(kvm).chain(parts.fds.iter().map(AsFd::as_fd)).collect();
+        self.ready(Request::Load { version: VERSION }, &files)
+    }
+
+    /// Lets the guest run; for a warm daughter this is the claim.
+    ///
+    /// # Errors
+    /// The cell refuses.
+    pub fn resume(&mut self) -> Result<(), CellError> {
+        self.done(Request::Resume, &[])
+    }
+
+    /// Stops the guest between two instructions.
+    ///
+    /// # Errors
+    /// The cell refuses.
+    pub fn pause(&mut self) -> Result<(), CellError> {
+        self.done(Request::Pause, &[])
+    }
+
+    /// Forks the machine as it is now into `daughters`, all from one point.
+    ///
+    /// # Errors
+    /// The point could not be taken; the mother runs on. A daughter that failed is an error in her place.
+    pub fn fork(
+        &mut self,
+        daughters: u32,
+        checkpoint: Checkpoint,
+        start: Start,
+    ) -> Result<Fork, CellError> {
+        let count = daughters + u32::from(checkpoint == Checkpoint::Keep);
+        if daughters > MAX_DAUGHTERS {
+            return Err(Refusal {
+                operation: format!("fork into {daughters} daughters"),
+                cause: format!("one fork makes at most {MAX_DAUGHTERS}"),
+                remedy: "keep a checkpoint and fork that several times".to_owned(),
+            }
+            .into());
+        }
+        let mut ours = Vec::with_capacity(count as usize);
+        let mut theirs = Vec::with_capacity(count as usize);
+        for _ in 0..count {
+            let (our, their) = Control::pair().map_err(call("socketpair"))?;
+            ours.push(our);
+            theirs.push(their);
+        }
+        let asked = now();
+        let request = Request::Fork(ForkSpec { daughters, checkpoint, start });
+        let files: Vec<_> = theirs.iter().map(AsFd::as_fd).collect();
+        let id = self.ask(request, &files)?;
+        drop(files);
+        drop(theirs);
+        let times = match self.answer(id)? {
+            (Reply::Forked(times), _) => times,
+            (other, _) => return Err(CellError::Confused(format!("{other:?}"))),
+        };
+        let layers = self.line.layers.clone();
+        let infants: Vec<_> = ours.into_iter().map(|fd| Self::over(fd, layers.clone())).collect();
+        let mut born: VecDeque<_> =
+            (0..).zip(infants).map(|(index, cell)| cell.and_then(|cell| cell.born(index))).collect();
+        let checkpoint = match checkpoint {
+            Checkpoint::Keep => born.pop_back(),
+            Checkpoint::Drop => None,
+        };
+        Ok(Fork { asked, times, daughters: born.into(), checkpoint })
+    }
+
+    /// Moves RAM into a sealed image: image bytes and nanoseconds the guest stood still.
+    ///
+    /// # Errors
+    /// The cell refuses; the guest runs on.
+    pub fn seal(&mut self) -> Result<(u64, u64), CellError> {
+        match self.request(Request::Seal, &[])? {
+            (Reply::Sealed { image_bytes, paused_nanos, .. }, _) => Ok((image_bytes, paused_nanos)),
+            (other, _) => Err(CellError::Confused(format!("{other:?}"))),
+        }
+    }
+
+    /// What warm daughters of this paused, sealed machine are made of.
+    ///
+    /// # Errors
+    /// The machine is not sealed or not paused.
+    pub fn template(&mut self) -> Result<WarmParts, CellError> {
+        match self.request(Request::Template, &[])? {
+            (Reply::Template, fds) => Ok(WarmParts { fds }),
+            (other, _) => Err(CellError::Confused(format!("{other:?}"))),
+        }
+    }
+
+    /// Counters and times.
+    ///
+    /// # Errors
+    /// The cell does not answer.
+    pub fn stats(&mut self) -> Result<Stats, CellError> {
+        match self.request(Request::Stats, &[])? {
+            (Reply::Stats(stats), _) => Ok(stats),
+            (other, _) => Err(CellError::Confused(format!("{other:?}"))),
+        }
+    }
+
+    /// Console output from `offset` on: lost bytes, next offset, output.
+    ///
+    /// # Errors
+    /// The cell does not answer.
+    pub fn console(&mut self, offset: u64) -> Result<(u64, u64, Vec<u8>), CellError> {
+        match self.request(Request::Console { offset }, &[])? {
+            (Reply::Console { lost, next, bytes }, _) => Ok((lost, next, bytes)),
+            (other, _) => Err(CellError::Confused(format!("{other:?}"))),
+        }
+    }
+
+    /// Asks for something that is answered with "done".
+    ///
+    /// # Errors
+    /// The cell refuses.
+    pub fn done(&mut self, request: Request, files: &[BorrowedFd<'_>]) -> Result<(), CellError> {
+        match self.request(request, files)? {
+            (Reply::Done, _) => Ok(()),
+            (other, _) => Err(CellError::Confused(format!("{other:?}"))),
+        }
+    }
+
+    /// A stream to the guest's vsock `port`; it fails at the first read if nobody listens there.
+    ///
+    /// # Errors
+    /// The cell refuses.
+    pub fn connect(&mut self, port: u32) -> Result<std::os::unix::net::UnixStream, CellError> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()
+            .map_err(|source| CellError::Call { operation: "socketpair", source })?;
+        self.done(Request::VsockOpen { port }, &[theirs.as_fd()])?;
+        Ok(ours)
+    }
+
+    /// Sends a command to the bare guest's vCPU and waits for its answer.
+    ///
+    /// # Errors
+    /// The cell refuses, or no answer comes in time.
+    pub fn command(&mut self, vcpu: u32, command: Command) -> Result<Outcome, CellError> {
+        self.begin_command(vcpu, command)?;
+        self.outcome(vcpu)
+    }
+
+    /// Sends a command to the bare guest's vCPU without waiting; [`Cell::outcome`] waits.
+    ///
+    /// # Errors
+    /// The cell refuses.
+    pub fn begin_command(&mut self, vcpu: u32, command: Command) -> Result<(), CellError> {
+        let (operation, arguments) = command.encode();
+        self.done(Request::Mailbox { vcpu, operation, arguments }, &[])
+    }
+
+    /// The bare guest's next answer on `vcpu`.
+    ///
+    /// # Errors
+    /// None comes in time, or the cell ended.
+    pub fn outcome(&mut self, vcpu: u32) -> Result<Outcome, CellError> {
+        let wanted =
+            |event: &Event| matches!(event, Event::MailboxReply { vcpu: from, .. } if *from == vcpu);
+        match self.event(wanted, PATIENCE)? {
+            (Event::MailboxReply { value, .. }, _) => Ok(mailbox::outcome(value)),
+            (other, _) => Err(CellError::Confused(format!("{other:?}"))),
+        }
+    }
+
+    /// The first event that `wanted` accepts, waiting up to `limit`; others stay queued.
+    ///
+    /// # Errors
+    /// None came, or the cell ended.
+    pub fn event(
+        &mut self,
+        wanted: impl Fn(&Event) -> bool,
+        limit: Duration,
+    ) -> Result<(Event, Vec<OwnedFd>), CellError> {
+        self.wait_for(limit, |inbox| {
+            let at = inbox.events.iter().position(|(event, _)| wanted(event))?;
+            inbox.events.remove(at)
+        })
+    }
+
+    /// When the guest first ran after its last resume; waits for it.
+    ///
+    /// # Errors
+    /// It did not run in time, or the cell ended.
+    pub fn first_instruction(&mut self) -> Result<Instant, CellError> {
+        match self.event(|event| matches!(event, Event::FirstInstruction { .. }), PATIENCE)? {
+            (Event::FirstInstruction { at }, _) => Ok(at),
+            (other, _) => Err(CellError::Confused(format!("{other:?}"))),
+        }
+    }
+
+    /// Forgets events not yet looked at.
+    pub fn clear_events(&mut self) {
+        self.line.inbox().events.clear();
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// When the stages of its birth ended; zeros for a cell that was not forked.
+    pub fn birth(&self) -> BirthTimes {
+        self.birth
+    }
+
+    /// Asks the cell to end, then waits until it is gone.
+    ///
+    /// # Errors
+    /// It cannot be reaped.
+    pub fn end(mut self) -> Result<EndCause, CellError> {
+        self.begin_end();
+        self.reap()
+    }
+
+    /// Kills the process without a word, as the kernel's out-of-memory killer would.
+    ///
+    /// # Errors
+    /// It is gone already.
+    pub fn kill(&self) -> Result<(), CellError> {
+        match &self.pidfd {
+            Some(pidfd) => pidfd_send_signal(pidfd, Signal::KILL).map_err(call("pidfd_send_signal")),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until the process has ended by itself and says how.
+    ///
+    /// # Errors
+    /// It cannot be reaped.
+    pub fn wait(mut self) -> Result<EndCause, CellError> {
+        self.reap()
+    }
+
+    /// Ends many cells at once: all are told first, then all are reaped.
+    ///
+    /// # Errors
+    /// One cannot be reaped; the others are.
+    pub fn end_all(cells: impl IntoIterator<Item = Self>) -> Result<Vec<EndCause>, CellError> {
+        let mut cells: Vec<_> = cells.into_iter().collect();
+        cells.iter_mut().for_each(Self::begin_end);
+        let causes: Vec<_> = cells.iter_mut().map(Self::reap).collect();
+        causes.into_iter().collect()
+    }
+
+    fn begin_end(&mut self) {
+        // A cell that hears it says so; one that cannot be told has ended or ends by the signal.
+        if self.reaped.is_none() && self.ask(Request::Kill, &[]).is_err() {
+            self.kill().ok();
+        }
+    }
+
+    fn over(fd: OwnedFd, layers: LayerSource) -> Result<Self, CellError> {
+        let line = Arc::new(Line {
+            control: Control::new(fd),
+            inbox: Mutex::default(),
+            changed: Condvar::new(),
+            layers,
+        });
+        let reader = Arc::clone(&line);
+        std::thread::Builder::new()
+            .name("cell-reader".to_owned())
+            .stack_size(READER_STACK)
+            .spawn(move || reader.listen())
+            .map_err(|source| CellError::Call { operation: "start of a reader", source })?;
+        Ok(Self {
+            line,
+            next_ask: 1,
+            pid: 0,
+            pidfd: None,
+            birth: BirthTimes::default(),
+            reaped: None,
+        })
+    }
+
+    fn born(mut self, index: u32) -> Result<Self, CellError> {
+        let cry = |event: &Event| matches!(event, Event::Born { .. } | Event::Stillborn { .. });
+        let stillborn = |reason: String| CellError::Stillborn { index, reason };
+        match self.event(cry, PATIENCE) {
+            Ok((Event::Born { pid, times, .. }, mut fds)) => {
+                self.pid = pid;
+                self.birth = times;
+                self.pidfd = fds.pop();
+                Ok(self)
+            }
+            Ok((Event::Stillborn { reason, .. }, _)) => Err(stillborn(reason)),
+            Ok((other, _)) => Err(CellError::Confused(format!("{other:?}"))),
+            Err(error) => Err(stillborn(error.to_string())),
+        }
+    }
+
+    fn ready(&mut self, request: Request, files: &[BorrowedFd<'_>]) -> Result<(), CellError> {
+        match self.request(request, files)? {
+            (Reply::Ready { .. }, _) => Ok(()),
+            (other, _) => Err(CellError::Confused(format!("{other:?}"))),
+        }
+    }
+
+    fn request(
+        &mut self,
+        request: Request,
+        files: &[BorrowedFd<'_>],
+    ) -> Result<(Reply, Vec<OwnedFd>), CellError> {
+        let id = self.ask(request, files)?;
+        self.answer(id)
+    }
+
+    fn ask(&mut self, request: Request, files: &[BorrowedFd<'_>]) -> Result<u64, CellError> {
+        let id = self.next_ask;
+        self.next_ask += 1;
+        self.line.control.send(&Ask { id, request }, files)?;
+        Ok(id)
+    }
+
+    fn answer(&mut self, id: u64) -> Result<(Reply, Vec<OwnedFd>), CellError> {
+        let (result, fds) = self.wait_for(PATIENCE, |inbox| inbox.answers.remove(&id))?;
+        Ok((result?, fds))
+    }
+
+    fn wait_for<T>(
+        &mut self,
+        limit: Duration,
+        mut find: impl FnMut(&mut Inbox) -> Option<T>,
+    ) -> Result<T, CellError> {
+        let deadline = Deadline::now() + limit;
+        let mut inbox = self.line.inbox();
+        loop {
+            if let Some(found) = find(&mut inbox) {
+                return Ok(found);
+            }
+            if inbox.closed {
+                drop(inbox);
+                return Err(CellError::Ended(self.reap()?));
+            }
+            let left = deadline.saturating_duration_since(Deadline::now());
+            if left.is_zero() {
+                return Err(CellError::Hung(limit));
+            }
+            inbox = self
+                .line
+                .changed
+                .wait_timeout(inbox, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    fn reap(&mut self) -> Result<EndCause, CellError> {
+        if let Some(cause) = &self.reaped {
+            return Ok(cause.clone());
+        }
+        let mut cause = EndCause { ending: None, code: None, signal: None };
+        if let Some(pidfd) = &self.pidfd {
+            wait_for_exit(pidfd)?;
+            if let Some(status) = take_status(pidfd)? {
+                cause.code = status.exit_status();
+                cause.signal = status.terminating_signal();
+            }
+        }
+        // The reader sees the end of the socket once the process is gone, after everything the cell said.
+        let mut inbox = self.line.inbox();
+        while !inbox.closed {
+            inbox = self.line.changed.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+        }
+        cause.ending = inbox.ending.clone();
+        drop(inbox);
+        self.reaped = Some(cause.clone());
+        Ok(cause)
+    }
+}
+
+impl Drop for Cell {
+    fn drop(&mut self) {
+        if self.reaped.is_none() && self.pidfd.is_some() {
+            // Killing what is gone already is the only way these fail, and then there is nothing to do.
+            self.kill().ok();
+            self.reap().ok();
+        }
+        rustix::net::shutdown(self.line.control.fd(), rustix::net::Shutdown::Both).ok();
+    }
+}
+
+impl Line {
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listen(&self) {
+        loop {
+            match self.control.receive::<FromCell>() {
+                Ok((FromCell::Answer { id, result }, fds)) => {
+                    if id != 0 {
+                        self.inbox().answers.insert(id, (result, fds));
+                    }
+                }
+                Ok((FromCell::Event(Event::WantsLayer), _)) => self.give_layer(),
+                Ok((FromCell::Event(event), fds)) => {
+                    let mut inbox = self.inbox();
+                    if let Event::Ended(ending) = &event {
+                        inbox.ending = Some(ending.clone());
+                    }
+                    inbox.events.push_back((event, fds));
+                }
+                Err(SocketError::Malformed(_)) => {}
+                Err(_) => {
+                    self.inbox().closed = true;
+                    self.changed.notify_all();
+                    return;
+                }
+            }
+            self.changed.notify_all();
+        }
+    }
+
+    /// Without a layer the guest's writes wait; the event queue then shows why.
+    fn give_layer(&self) {
+        let given = self.layers.fresh().map_err(|error| error.to_string()).and_then(|layer| {
+            let ask = Ask { id: 0, request: Request::GiveLayer };
+            self.control.send(&ask, &[layer.as_fd()]).map_err(|error| error.to_string())
+        });
+        if given.is_err() {
+            self.inbox().events.push_back((Event::WantsLayer, Vec::new()));
+        }
+    }
+}
+
+fn wait_for_exit(pidfd: &OwnedFd) -> Result<(), CellError> {
+    loop {
+        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], None) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(call("poll")(errno)),
+        }
+    }
+}
+
+/// The status of an ended child. While the frozen point a daughter came from still makes her sisters, she is its
+/// child and not ours yet; a process that was never ours has no status for us.
+fn take_status(pidfd: &OwnedFd) -> Result<Option<rustix::process::WaitIdStatus>, CellError> {
+    let deadline = Deadline::now() + Duration::from_secs(2);
+    loop {
+        match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
+            Ok(status) => return Ok(status),
+            Err(Errno::INTR) => {}
+            Err(Errno::CHILD) if Deadline::now() < deadline => std::thread::yield_now(),
+            Err(Errno::CHILD) => return Ok(None),
+            Err(errno) => return Err(call("waitid")(errno)),
+        }
+    }
+}
+
+fn call(operation: &'static str) -> impl Fn(Errno) -> CellError {
+    move |errno| CellError::Call { operation, source: errno.into() }
+}

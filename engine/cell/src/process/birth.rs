@@ -1,0 +1,98 @@
+//! Birth: a frozen point becomes a daughter with a machine of her own, or stays and serves as a checkpoint.
+//!
+//! Invariant: the daughter's guest does not run before all her state is in place and she has a generation id of her
+//! own; one that cannot be made says why and ends, and never runs half made.
+
+use std::os::fd::AsFd;
+
+use brood_units::Instant;
+use brood_vmm::{now, Machine};
+
+use super::microvm::Microvm;
+use super::refusal::{because, refuse};
+use super::serve;
+use crate::protocol::{BirthTimes, Event, FromCell, Refusal, Start, VERSION};
+use crate::seqpacket::Control;
+
+const BIRTH: &str = "birth";
+const REMEDY: &str = "free memory or descriptors on the host and fork again";
+
+/// Lives as a daughter until her machine or her engine ends.
+pub(super) fn daughter(
+    vm: &mut Microvm,
+    start: Start,
+    (index, born): (u32, Instant),
+    control: Control,
+) -> i32 {
+    let mut times = BirthTimes { born, ..BirthTimes::default() };
+    let made = make(vm, &mut times).and_then(|()| match start {
+        Start::Run => vm.resume(),
+        Start::Hold => Ok(()),
+    });
+    match made {
+        Ok(()) if announce(&control, index, times) => serve::run(vm, &control),
+        Ok(()) => 1,
+        Err(refusal) => stillborn(&control, index, &refusal),
+    }
+}
+
+/// Stays as a checkpoint until it is told to end.
+pub(super) fn checkpoint(vm: &mut Microvm, (index, born): (u32, Instant), control: Control) -> i32 {
+    let times = BirthTimes { born, created: born, restored: born };
+    if vm.shared.renew_bell().is_err() || !announce(&control, index, times) {
+        return 1;
+    }
+    serve::run(vm, &control)
+}
+
+/// A machine over the inherited memory, with the inherited state.
+fn make(vm: &mut Microvm, times: &mut BirthTimes) -> Result<(), Refusal> {
+    vm.shared.renew_bell().map_err(because(BIRTH, REMEDY))?;
+    let (machine, fds) = Machine::create(&vm.host, &vm.ram, vm.vcpus.count())
+        .map_err(because(BIRTH, REMEDY))?;
+    times.created = now();
+    settle(vm, machine, fds)?;
+    times.restored = now();
+    Ok(())
+}
+
+/// Puts the state in place: interrupt controllers, vCPUs, events, queues, generation id.
+pub(super) fn settle(
+    vm: &mut Microvm,
+    machine: Machine,
+    fds: Vec<brood_vmm::VcpuFd>,
+) -> Result<(), Refusal> {
+    let Some(standing) = &vm.standing else {
+        return Err(refuse(BIRTH, "there is no state to start from", "fork again"));
+    };
+    machine.load_irqchips(&standing.state).map_err(because(BIRTH, REMEDY))?;
+    vm.vcpus.give_fds(fds);
+    vm.vcpus.start().map_err(because(BIRTH, REMEDY))?;
+    let mut hardware = vm.shared.hardware();
+    hardware.renew_events()?;
+    hardware.attach(&machine)?;
+    hardware.become_daughter()?;
+    drop(hardware);
+    vm.machine = Some(machine);
+    Ok(())
+}
+
+fn announce(control: &Control, index: u32, times: BirthTimes) -> bool {
+    let pid = rustix::process::getpid();
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
+    let event = Event::Born {
+        version: VERSION,
+        pid: pid.as_raw_nonzero().get().unsigned_abs(),
+        index,
+        times,
+    };
+    let fds: Vec<_> = pidfd.iter().map(AsFd::as_fd).collect();
+    control.send(&FromCell::Event(event), &fds).is_ok()
+}
+
+fn stillborn(control: &Control, index: u32, refusal: &Refusal) -> i32 {
+    let event = Event::Stillborn { index, reason: refusal.to_string() };
+    // If the engine has gone there is nobody to tell.
+    control.send(&FromCell::Event(event), &[]).ok();
+    1
+}

@@ -1,0 +1,67 @@
+//! One microVM as values: RAM, machine, vCPUs, devices. fork(2) copies it; nothing in it points outside the process.
+//!
+//! ```text
+//!  Running ◄─resume─► Paused        machine: Some
+//!     │ fork(2)
+//!     ▼
+//!  Frozen (the point, a checkpoint): machine: None ──birth──► Paused (a daughter) ──resume──► Running
+//! ```
+
+use brood_vmm::{ClockPolicy, GuestRam, KvmHost, Machine, MachineState, Vcpus};
+
+use super::refusal::{because, refuse};
+use super::shared::Shared;
+use crate::protocol::{MachineSpec, OrphanPolicy, Refusal};
+
+/// State read but not yet running again, and what its clocks do when it does.
+pub(super) struct Standing {
+    pub(super) state: MachineState,
+    pub(super) clock: ClockPolicy,
+}
+
+/// One microVM.
+pub(super) struct Microvm {
+    pub(super) spec: MachineSpec,
+    // The machine comes before RAM: fields drop in order, and KVM must let go of the memory first.
+    pub(super) machine: Option<Machine>,
+    pub(super) vcpus: Vcpus,
+    pub(super) ram: GuestRam,
+    pub(super) host: KvmHost,
+    pub(super) shared: &'static Shared,
+    pub(super) standing: Option<Standing>,
+    pub(super) orphan: OrphanPolicy,
+    pub(super) depth: u32,
+}
+
+impl Microvm {
+    /// Lets the guest run, or run on.
+    pub(super) fn resume(&mut self) -> Result<(), Refusal> {
+        let Some(machine) = &self.machine else {
+            return Err(refuse("resume", "this is a frozen checkpoint", "fork it and resume the daughter"));
+        };
+        if !self.vcpus.are_parked() {
+            return Ok(());
+        }
+        let failed = "the machine cannot go on; fork or start another";
+        let mut shift = 0;
+        if let Some(Standing { state, clock }) = self.standing.take() {
+            machine.load_clock(&state, clock).map_err(because("resume", failed))?;
+            shift = state.tsc_shift(clock);
+        }
+        self.shared.expects_first.store(true, std::sync::atomic::Ordering::Release);
+        self.vcpus.resume_shifted(shift).map_err(because("resume", failed))
+    }
+
+    /// Stops the guest between two instructions.
+    pub(super) fn pause(&mut self) -> Result<(), Refusal> {
+        if self.machine.is_none() || self.vcpus.are_parked() {
+            return Ok(());
+        }
+        self.vcpus.park().map_err(because("pause", "the machine has ended; start another"))
+    }
+
+    /// Whether nothing of the guest moves.
+    pub(super) fn is_paused(&self) -> bool {
+        self.machine.is_none() || self.vcpus.are_parked()
+    }
+}

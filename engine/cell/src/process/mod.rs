@@ -1,0 +1,55 @@
+//! The cell: a process that is one microVM.
+//!
+//! ```text
+//!  start ── Boot ──► Microvm ──┬── serve: control socket, device queues, vsock streams (one thread, poll(2))
+//!        └─ Load ──► (warm)    ├── vCPU threads: KVM_RUN, device registers
+//!                              └── Fork: park ─ save ─ fork(2) ──► frozen point ─ fork(2) ──► daughters, each a Microvm
+//! ```
+//!
+//! Single-purpose and without an async runtime, so that fork(2) at a known line copies all of it. Invariant: the main
+//! thread owns everything; vCPU threads reach only [`shared::Shared`]. It refuses any first message but Boot or Load.
+
+mod birth;
+mod boot;
+mod exits;
+mod fork;
+mod hardware;
+mod jail;
+mod microvm;
+mod refusal;
+mod serve;
+mod shared;
+mod warm;
+
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use crate::protocol::{Ask, FromCell, Reply, Request, VERSION};
+use crate::seqpacket::Control;
+
+/// Runs a cell over the control socket on standard input, until its machine or its engine ends.
+///
+/// # Errors
+/// None that anybody could handle: what goes wrong is told to the engine; the exit code says the rest.
+pub fn main() -> std::process::ExitCode {
+    // SAFETY: the engine passes the control socket as descriptor 0 and nothing else here uses it.
+    let control = Control::new(unsafe { OwnedFd::from_raw_fd(0) });
+    let Ok((Ask { id, request }, fds)) = control.receive::<Ask>() else {
+        return std::process::ExitCode::from(2);
+    };
+    let made = match request {
+        Request::Boot { version, machine, guest } => {
+            refusal::check_version(version).and_then(|()| boot::boot(machine, guest, fds))
+        }
+        Request::Load { version } => refusal::check_version(version).and_then(|()| warm::load(fds)),
+        _ => Err(refusal::refuse("first message", "it is neither Boot nor Load", "start with one of them")),
+    };
+    let (answer, made) = match made {
+        Ok(microvm) => (Ok(Reply::Ready { version: VERSION }), Some(microvm)),
+        Err(refusal) => (Err(refusal), None),
+    };
+    let told = control.send(&FromCell::Answer { id, result: answer }, &[]);
+    match (told, made) {
+        (Ok(()), Some(microvm)) => serve::serve(microvm, control),
+        _ => std::process::ExitCode::from(1),
+    }
+}

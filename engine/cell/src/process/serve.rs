@@ -1,0 +1,231 @@
+//! The main loop: control socket, notices of vCPUs, device queues and streams, by poll(2) on a list made anew each time.
+//!
+//! A list that is rebuilt has nothing a fork could inherit, which an epoll set does. Invariant: device work is done
+//! in bounded rounds between two looks at the control socket, so a busy guest never delays a fork by more than one.
+//! Unsafe: poll(2) on descriptors that are polled while their owners stand still.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+
+use brood_bare_guest::mailbox::Command;
+use brood_vmm::{now, VcpuEnd};
+
+use super::fork;
+use super::hardware::Work;
+use super::microvm::Microvm;
+use super::refusal::{because, refuse};
+use super::shared::Notice;
+use super::warm;
+use crate::protocol::{
+    Ask, Ending, Event, FromCell, OrphanPolicy, Refusal, Reply, Request, Stats,
+};
+use crate::seqpacket::{Control, SocketError};
+
+/// KVM_SYSTEM_EVENT_SHUTDOWN (KVM API 5).
+const SYSTEM_EVENT_SHUTDOWN: u32 = 1;
+
+/// What a request comes to: the answer with its descriptors, and whether the cell goes on.
+type Answer = Result<(Reply, Vec<OwnedFd>), Refusal>;
+
+/// Serves a booted or loaded microVM until it ends.
+pub(super) fn serve(mut vm: Microvm, control: Control) -> ExitCode {
+    fork::exit(run(&mut vm, &control))
+}
+
+/// The loop; the exit code when it ends.
+pub(super) fn run(vm: &mut Microvm, control: &Control) -> i32 {
+    let mut control = Some(control);
+    let mut fds: Vec<libc::pollfd> = Vec::new();
+    let mut work = Work::default();
+    loop {
+        fds.clear();
+        fds.push(interest(control.map_or(-1, |control| control.fd().as_raw_fd()), libc::POLLIN));
+        fds.push(interest(vm.shared.bell(), libc::POLLIN));
+        if vm.machine.is_some() {
+            vm.shared.hardware().interests(&mut fds);
+        }
+        poll(&mut fds, work.more);
+        for notice in vm.shared.take_notices() {
+            if let Some(ending) = heard(vm, control, notice) {
+                return finish(control, ending);
+            }
+        }
+        let mut ready = fds.iter();
+        let control_ready = ready.next().is_some_and(|fd| fd.revents != 0);
+        if vm.machine.is_some() {
+            work = vm.shared.hardware().serve(fds.get(2..).unwrap_or_default());
+            tell_work(vm, control, &mut work);
+        }
+        if let (true, Some(socket)) = (control_ready, control) {
+            match socket.receive::<Ask>() {
+                Ok((ask, files)) => {
+                    if let Some(ending) = answer(vm, socket, ask, files) {
+                        return finish(control, ending);
+                    }
+                }
+                Err(SocketError::Malformed(_)) => {}
+                Err(_) if vm.orphan == OrphanPolicy::Stay => control = None,
+                Err(_) => return finish(None, Ending::Orphaned),
+            }
+        }
+    }
+}
+
+fn tell_work(vm: &Microvm, control: Option<&Control>, work: &mut Work) {
+    if work.guest_ran && vm.shared.expects_first.swap(false, Ordering::AcqRel) {
+        tell(control, Event::FirstInstruction { at: now() }, &[]);
+    }
+    if work.wants_layer {
+        tell(control, Event::WantsLayer, &[]);
+    }
+    for (port, stream) in work.connects.drain(..) {
+        tell(control, Event::GuestConnect { port }, &[stream]);
+    }
+}
+
+fn heard(vm: &Microvm, control: Option<&Control>, notice: Notice) -> Option<Ending> {
+    match notice {
+        Notice::FirstInstruction(at) => tell(control, Event::FirstInstruction { at }, &[]),
+        Notice::Reply { vcpu, value } => tell(control, Event::MailboxReply { vcpu, value }, &[]),
+        Notice::PowerOff => return Some(Ending::PowerOff),
+        Notice::Reboot => {
+            let panic = vm.shared.hardware().kernel_panic();
+            return Some(panic.map_or(Ending::Reboot, |message| Ending::Panic { message }));
+        }
+        Notice::Ended { vcpu, end } => {
+            return Some(match end {
+                VcpuEnd::TripleFault => Ending::TripleFault { vcpu },
+                VcpuEnd::SystemEvent { kind: SYSTEM_EVENT_SHUTDOWN } => Ending::PowerOff,
+                VcpuEnd::SystemEvent { .. } => Ending::Reboot,
+                VcpuEnd::Refused { reason } => Ending::Refused { reason },
+            });
+        }
+    }
+    None
+}
+
+/// Answers one ask; an ending if the cell was asked to end.
+fn answer(vm: &mut Microvm, control: &Control, ask: Ask, files: Vec<OwnedFd>) -> Option<Ending> {
+    let Ask { id, request } = ask;
+    let killed = matches!(request, Request::Kill);
+    let (result, fds) = match handle(vm, request, files) {
+        Ok((reply, fds)) => (Ok(reply), fds),
+        Err(refusal) => (Err(refusal), Vec::new()),
+    };
+    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    let sent = control.send(&FromCell::Answer { id, result }, &fds);
+    if let Err(SocketError::TooLarge { bytes, fds }) = sent {
+        let cause = format!("the answer has {bytes} bytes and {fds} descriptors");
+        let refusal = refuse("answer", &cause, "ask for less at a time");
+        // A peer that is gone is noticed at the next poll.
+        control.send(&FromCell::Answer { id, result: Err(refusal) }, &[]).ok();
+    }
+    killed.then_some(Ending::Killed)
+}
+
+fn handle(vm: &mut Microvm, request: Request, files: Vec<OwnedFd>) -> Answer {
+    let done = |()| (Reply::Done, Vec::new());
+    match request {
+        Request::Boot { .. } | Request::Load { .. } => {
+            Err(refuse("boot", "this cell has its machine already", "start another cell"))
+        }
+        Request::Resume => vm.resume().map(done),
+        Request::Pause => vm.pause().map(done),
+        Request::Fork(spec) => {
+            fork::fork(vm, spec, files).map(|times| (Reply::Forked(times), Vec::new()))
+        }
+        Request::Seal => seal(vm).map(|reply| (reply, Vec::new())),
+        Request::Template => warm::template(vm).map(|fds| (Reply::Template, fds)),
+        Request::Stats => Ok((Reply::Stats(stats(vm)), Vec::new())),
+        Request::Console { offset } => {
+            let (lost, next, bytes) = vm.shared.hardware().console(offset);
+            Ok((Reply::Console { lost, next, bytes }, Vec::new()))
+        }
+        Request::Mailbox { vcpu, operation, arguments } => {
+            let wrong = || refuse("mailbox", "no such vCPU or command", "ask as brood_bare_guest::mailbox says");
+            let command = Command::decode(operation, arguments).ok_or_else(wrong)?;
+            vm.shared.mailbox(vcpu).ok_or_else(wrong)?.give(command);
+            vm.vcpus.ring(vcpu);
+            Ok(done(()))
+        }
+        Request::VsockOpen { port } => vm.shared.hardware().connect(port, one(files)?).map(done),
+        Request::VsockListen => vm.shared.hardware().listen(one(files)?).map(done),
+        Request::GiveLayer => vm.shared.hardware().give_layer(one(files)?).map(done),
+        Request::Orphan(policy) => {
+            vm.orphan = policy;
+            Ok(done(()))
+        }
+        Request::Kill => Ok(done(())),
+    }
+}
+
+fn one(files: Vec<OwnedFd>) -> Result<OwnedFd, Refusal> {
+    let wrong = || refuse("message", "it needs exactly one descriptor", "send one");
+    <[OwnedFd; 1]>::try_from(files).map(|[file]| file).map_err(|_| wrong())
+}
+
+fn seal(vm: &mut Microvm) -> Result<Reply, Refusal> {
+    if vm.machine.is_none() {
+        return Err(refuse("seal", "this is a frozen checkpoint", "seal a daughter of it"));
+    }
+    let began = now();
+    let was_running = !vm.is_paused();
+    vm.pause()?;
+    let sealed = vm
+        .ram
+        .seal()
+        .map_err(because("seal", "free memory on the host: the image needs as much as the guest has touched"));
+    if was_running {
+        vm.resume()?;
+    }
+    let report = sealed?;
+    Ok(Reply::Sealed {
+        image_bytes: report.image_bytes,
+        huge_bytes: report.huge_bytes,
+        paused_nanos: now().as_nanos().saturating_sub(began.as_nanos()),
+    })
+}
+
+fn stats(vm: &Microvm) -> Stats {
+    let times = vm.vcpus.times().next().unwrap_or_default();
+    Stats {
+        ticks: (0..vm.vcpus.count())
+            .filter_map(|vcpu| Some(vm.shared.mailbox(vcpu)?.ticks()))
+            .sum(),
+        paused: vm.is_paused(),
+        parked: times.parked,
+        entered: times.entered,
+        first_exit: times.first_exit,
+        layers: vm.shared.hardware().layers(),
+        depth: vm.depth,
+    }
+}
+
+/// Says how it ended, and the exit code that goes with it.
+fn finish(control: Option<&Control>, ending: Ending) -> i32 {
+    tell(control, Event::Ended(ending), &[]);
+    0
+}
+
+fn tell(control: Option<&Control>, event: Event, fds: &[OwnedFd]) {
+    let Some(control) = control else { return };
+    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    // A peer that is gone is noticed at the next poll.
+    control.send(&FromCell::Event(event), &fds).ok();
+}
+
+fn interest(fd: RawFd, events: libc::c_short) -> libc::pollfd {
+    libc::pollfd { fd, events, revents: 0 }
+}
+
+/// Waits for one of `fds`, or only looks when there is more work to do.
+fn poll(fds: &mut [libc::pollfd], more: bool) {
+    let timeout = if more { 0 } else { -1 };
+    // SAFETY: the slice is live and of the given length; a negative descriptor is skipped by the kernel.
+    let result = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout) };
+    if result < 0 {
+        // Interrupted: nothing is known to be ready, so look again.
+        fds.iter_mut().for_each(|fd| fd.revents = 0);
+    }
+}

@@ -1,0 +1,333 @@
+//! What the engine and a cell say to each other.
+//!
+//! Every packet from the engine is an [`Ask`]; every packet from a cell is a [`FromCell`]: the answer to one ask, or
+//! an event. The first packet in each direction carries [`VERSION`]. Messages are postcard; enums grow at the end
+//! only, so that a cell keeps speaking the protocol it was born with.
+
+use brood_units::Instant;
+use serde::{Deserialize, Serialize};
+
+/// The version of these messages.
+pub const VERSION: u32 = 1;
+
+/// The most daughters of one fork: each needs a descriptor in one packet.
+pub const MAX_DAUGHTERS: u32 = 240;
+
+/// The hardware of a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineSpec {
+    /// Bytes of RAM, a multiple of 2 MiB, 64 MiB at least.
+    pub ram_bytes: u64,
+    /// vCPUs, 1 to 8.
+    pub vcpus: u32,
+    /// The disk, if there is one.
+    pub disk: Option<DiskSpec>,
+}
+
+/// A disk: a read-only base below a copy-on-write overlay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DiskSpec {
+    /// A base image comes as a descriptor; the capacity is its size.
+    Base,
+    /// No base: a blank disk of this many bytes, a multiple of 512.
+    Blank {
+        /// Capacity in bytes.
+        bytes: u64,
+    },
+}
+
+/// What runs in the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GuestSpec {
+    /// The bare-metal guest of the engine's own tests and benches.
+    Bare,
+    /// A Linux kernel and initramfs, which come as descriptors.
+    Linux {
+        /// The kernel command line.
+        command_line: String,
+    },
+}
+
+/// One ask of the engine.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Ask {
+    /// Returned with the answer; the engine's own numbering.
+    pub id: u64,
+    /// What is asked for.
+    pub request: Request,
+}
+
+/// What a cell can be asked for. Descriptors travel with the packet in the order named.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// First packet: make a machine and jail the cell; the guest does not run yet. Descriptors: `/dev/kvm`, the
+    /// base image if the disk has one, then kernel and initramfs for Linux.
+    Boot {
+        /// Protocol version of the engine.
+        version: u32,
+        /// Hardware.
+        machine: MachineSpec,
+        /// Software.
+        guest: GuestSpec,
+    },
+    /// First packet: make a warm daughter of a sealed template, held before her first instruction. Descriptors:
+    /// `/dev/kvm`, sealed RAM, state, then the template's disk files.
+    Load {
+        /// Protocol version of the engine.
+        version: u32,
+    },
+    /// Let the vCPUs run (boot, resume, or claim of a warm daughter).
+    Resume,
+    /// Stop the vCPUs between two instructions.
+    Pause,
+    /// Fork the machine as it is now. Descriptors: one control socket per daughter, then one for the checkpoint.
+    Fork(ForkSpec),
+    /// Move RAM into a sealed image; the vCPUs stand still meanwhile.
+    Seal,
+    /// Give out what warm daughters are made of; sealed and paused before. Answer: [`Reply::Template`].
+    Template,
+    /// Counters and times.
+    Stats,
+    /// Console output from an offset on.
+    Console {
+        /// Bytes since the guest started.
+        offset: u64,
+    },
+    /// A command for the bare guest.
+    Mailbox {
+        /// Which vCPU takes it.
+        vcpu: u32,
+        /// The operation, as `brood_bare_guest::mailbox` defines them.
+        operation: u32,
+        /// Its arguments.
+        arguments: [u64; 4],
+    },
+    /// Connect a stream to a guest's vsock port. Descriptor: the engine's end of the stream.
+    VsockOpen {
+        /// The port the guest listens on.
+        port: u32,
+    },
+    /// Serve a Unix socket whose clients say `CONNECT port`. Descriptor: the listening socket.
+    VsockListen,
+    /// A new empty layer for the disk's writes. Descriptor: an unlinked file.
+    GiveLayer,
+    /// Whether the cell ends when this socket closes.
+    Orphan(OrphanPolicy),
+    /// End now.
+    Kill,
+}
+
+/// What a cell does when the engine's end of its socket closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OrphanPolicy {
+    /// It ends; the rule.
+    End,
+    /// It stays, paused or running as it is.
+    Stay,
+}
+
+/// What a fork makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForkSpec {
+    /// How many daughters.
+    pub daughters: u32,
+    /// Whether the frozen point is kept as a checkpoint.
+    pub checkpoint: Checkpoint,
+    /// Whether daughters run at once.
+    pub start: Start,
+}
+
+/// Whether a fork keeps its frozen point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Checkpoint {
+    /// It disappears with the fork.
+    Drop,
+    /// It stays and can be forked again.
+    Keep,
+}
+
+/// Whether a daughter runs at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Start {
+    /// As soon as her state is in place.
+    Run,
+    /// Held until she is resumed.
+    Hold,
+}
+
+/// One packet from a cell.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromCell {
+    /// The answer to one ask.
+    Answer {
+        /// The ask's number.
+        id: u64,
+        /// What came of it.
+        result: Result<Reply, Refusal>,
+    },
+    /// Something happened.
+    Event(Event),
+}
+
+/// What a cell answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Reply {
+    /// Done, nothing to tell.
+    Done,
+    /// The machine is made.
+    Ready {
+        /// Protocol version of the cell.
+        version: u32,
+    },
+    /// The point of the fork is taken; daughters report themselves.
+    Forked(ForkTimes),
+    /// RAM is sealed.
+    Sealed {
+        /// Bytes in the image.
+        image_bytes: u64,
+        /// Bytes of it in huge pages.
+        huge_bytes: u64,
+        /// Nanoseconds the vCPUs stood still.
+        paused_nanos: u64,
+    },
+    /// What warm daughters are made of. Descriptors: sealed RAM, state, disk files.
+    Template,
+    /// Counters and times.
+    Stats(Stats),
+    /// Console output.
+    Console {
+        /// Bytes before `bytes` that were overwritten.
+        lost: u64,
+        /// Offset behind the last byte.
+        next: u64,
+        /// Output.
+        bytes: Vec<u8>,
+    },
+}
+
+/// When the stages of a fork ended in the mother.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct ForkTimes {
+    /// The mother read the request.
+    pub asked: Instant,
+    /// Every vCPU stood still.
+    pub parked: Instant,
+    /// State was read.
+    pub saved: Instant,
+    /// The frozen point existed.
+    pub cloned: Instant,
+}
+
+/// When the stages of a fork ended in a daughter.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct BirthTimes {
+    /// The daughter's process existed.
+    pub born: Instant,
+    /// Her machine existed.
+    pub created: Instant,
+    /// Her state was in place.
+    pub restored: Instant,
+}
+
+/// Counters and times of a cell.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Stats {
+    /// Units of progress the bare guest reported.
+    pub ticks: u64,
+    /// Its vCPUs stand still.
+    pub paused: bool,
+    /// When vCPU 0 was last parked.
+    pub parked: Instant,
+    /// When vCPU 0 last entered the guest after a resume.
+    pub entered: Instant,
+    /// The first exit of vCPU 0 after that.
+    pub first_exit: Instant,
+    /// Disk layers below the next write.
+    pub layers: u32,
+    /// How often this machine's line was forked before it was born.
+    pub depth: u32,
+}
+
+/// Things a cell tells unasked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Event {
+    /// A daughter or checkpoint exists. Descriptor: her pidfd.
+    Born {
+        /// Protocol version of the cell.
+        version: u32,
+        /// Her process id in the engine's namespace.
+        pid: u32,
+        /// Which one of the fork she is; the checkpoint comes after the daughters.
+        index: u32,
+        /// How long it took.
+        times: BirthTimes,
+    },
+    /// A daughter could not be made; her process ends.
+    Stillborn {
+        /// Which one of the fork.
+        index: u32,
+        /// Why.
+        reason: String,
+    },
+    /// The guest ran after a resume: its first exit, or the first queue it kicked.
+    FirstInstruction {
+        /// When.
+        at: Instant,
+    },
+    /// The bare guest answered a command.
+    MailboxReply {
+        /// Which vCPU.
+        vcpu: u32,
+        /// Its answer.
+        value: u64,
+    },
+    /// The disk needs a writable layer: [`Request::GiveLayer`].
+    WantsLayer,
+    /// The guest opened a vsock connection to the host. Descriptor: the stream.
+    GuestConnect {
+        /// The host port.
+        port: u32,
+    },
+    /// The machine will not run again; the cell's process ends next.
+    Ended(Ending),
+}
+
+/// How a machine came to its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ending {
+    /// The guest powered off.
+    PowerOff,
+    /// The guest asked for a reset.
+    Reboot,
+    /// The guest's kernel panicked; its own words.
+    Panic {
+        /// The panic line of the console.
+        message: String,
+    },
+    /// The guest triple-faulted.
+    TripleFault {
+        /// Which vCPU.
+        vcpu: u32,
+    },
+    /// KVM could not go on.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+    /// The engine asked for it.
+    Killed,
+    /// The engine's end of the control socket closed.
+    Orphaned,
+}
+
+/// Why a cell did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{operation}: {cause}; {remedy}")]
+pub struct Refusal {
+    /// What was asked.
+    pub operation: String,
+    /// Why it cannot be, innermost cause last.
+    pub cause: String,
+    /// What to do.
+    pub remedy: String,
+}

@@ -1,0 +1,158 @@
+//! One control socket: whole messages with descriptors over SOCK_SEQPACKET (man 7 unix).
+//!
+//! Invariant: a message is one packet, at most [`MAX_BYTES`]; a truncated one is an error, never half a message.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{
+    recvmsg, sendmsg, socketpair, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage,
+    RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
+    SocketType,
+};
+use serde::de::DeserializeOwned;
+use serde::Serialize;
+
+/// The largest packet either side sends.
+pub(crate) const MAX_BYTES: usize = 16 << 10;
+/// The most descriptors one packet carries (SCM_MAX_FD in the kernel).
+pub(crate) const MAX_FDS: usize = 253;
+
+/// A control socket could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// The peer closed its end.
+    #[error("the peer has closed the control socket")]
+    Closed,
+    /// A system call failed.
+    #[error("the control socket failed")]
+    Call(#[from] Errno),
+    /// A message is larger than a packet or carries more descriptors than one can.
+    #[error("a message of {bytes} bytes and {fds} descriptors does not fit one packet")]
+    TooLarge {
+        /// Its bytes.
+        bytes: usize,
+        /// Its descriptors.
+        fds: usize,
+    },
+    /// The packet is not a message of this protocol.
+    #[error("the packet is not a message of this protocol")]
+    Malformed(#[from] postcard::Error),
+}
+
+/// One end of a control socket.
+#[derive(Debug)]
+pub(crate) struct Control(OwnedFd);
+
+impl Control {
+    pub(crate) fn new(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    /// Two connected ends, both close-on-exec.
+    pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        self.0
+    }
+
+    pub(crate) fn send<T: Serialize>(
+        &self,
+        message: &T,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(), SocketError> {
+        let bytes = postcard::to_stdvec(message)?;
+        if bytes.len() > MAX_BYTES || fds.len() > MAX_FDS {
+            return Err(SocketError::TooLarge { bytes: bytes.len(), fds: fds.len() });
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(SocketError::TooLarge { bytes: bytes.len(), fds: fds.len() });
+        }
+        let packet = [IoSlice::new(&bytes)];
+        retry(|| sendmsg(&self.0, &packet, &mut ancillary, SendFlags::NOSIGNAL)).map_err(
+            |errno| match errno {
+                Errno::PIPE | Errno::CONNRESET => SocketError::Closed,
+                other => SocketError::Call(other),
+            },
+        )?;
+        Ok(())
+    }
+
+    pub(crate) fn receive<T: DeserializeOwned>(&self) -> Result<(T, Vec<OwnedFd>), SocketError> {
+        let mut bytes = [0_u8; MAX_BYTES];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received = retry(|| {
+            let mut slices = [IoSliceMut::new(&mut bytes)];
+            recvmsg(&self.0, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+        })
+        .map_err(|errno| match errno {
+            Errno::CONNRESET => SocketError::Closed,
+            other => SocketError::Call(other),
+        })?;
+        let mut fds = Vec::new();
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                fds.extend(rights);
+            }
+        }
+        if received.bytes == 0 {
+            return Err(SocketError::Closed);
+        }
+        if received.flags.contains(ReturnFlags::TRUNC) {
+            return Err(SocketError::TooLarge { bytes: received.bytes, fds: fds.len() });
+        }
+        let packet = bytes.get(..received.bytes).unwrap_or_default();
+        Ok((postcard::from_bytes(packet)?, fds))
+    }
+}
+
+fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_arrives_whole_with_its_descriptors() {
+        let (left, right) = Control::pair().expect("socketpair");
+        let (left, right) = (Control::new(left), Control::new(right));
+        left.send(&(7_u32, "text"), &[left.fd(), right.fd()]).expect("send");
+        let ((number, text), fds): ((u32, String), _) = right.receive().expect("receive");
+        assert_eq!((number, text.as_str(), fds.len()), (7, "text", 2));
+    }
+
+    #[test]
+    fn garbage_is_an_error_and_the_socket_lives_on() {
+        let (left, right) = Control::pair().expect("socketpair");
+        let (left, right) = (Control::new(left), Control::new(right));
+        rustix::net::send(left.fd(), &[0xff; 64], SendFlags::empty()).expect("send");
+        assert!(matches!(right.receive::<String>(), Err(SocketError::Malformed(_))));
+        left.send(&"next", &[]).expect("send");
+        assert_eq!(right.receive::<String>().expect("receive").0, "next");
+    }
+
+    #[test]
+    fn a_closed_peer_is_named() {
+        let (left, right) = Control::pair().expect("socketpair");
+        drop(left);
+        assert!(matches!(Control::new(right).receive::<u8>(), Err(SocketError::Closed)));
+    }
+}
