@@ -24,7 +24,7 @@ use rustix::process::{
 
 use crate::protocol::{
     Ask, BirthTimes, Checkpoint, Ending, Event, ForkSpec, ForkTimes, FromCell, GuestSpec,
-    MachineSpec, Refusal, Reply, Request, Start, Stats, MAX_DAUGHTERS, VERSION,
+    MachineSpec, Refusal, Reply, Request, Sealed, Start, Stats, MAX_DAUGHTERS, VERSION,
 };
 use crate::seqpacket::{Control, SocketError};
 
@@ -299,21 +299,21 @@ impl Cell {
         Ok(Fork { asked, times, daughters: born.into(), checkpoint })
     }
 
-    /// Moves RAM into a sealed image: image bytes and nanoseconds the guest stood still.
+    /// Moves RAM into a sealed image; the guest stands still meanwhile.
     ///
     /// # Errors
     /// The cell refuses; the guest runs on.
-    pub fn seal(&mut self) -> Result<(u64, u64), CellError> {
+    pub fn seal(&mut self) -> Result<Sealed, CellError> {
         match self.request(Request::Seal, &[])? {
-            (Reply::Sealed { image_bytes, paused_nanos, .. }, _) => Ok((image_bytes, paused_nanos)),
+            (Reply::Sealed(sealed), _) => Ok(sealed),
             (other, _) => Err(CellError::Confused(format!("{other:?}"))),
         }
     }
 
-    /// What warm daughters of this paused, sealed machine are made of.
+    /// Seals this paused machine and gives out what warm daughters of it are made of.
     ///
     /// # Errors
-    /// The machine is not sealed or not paused.
+    /// The machine is not paused, or the host is out of memory.
     pub fn template(&mut self) -> Result<WarmParts, CellError> {
         match self.request(Request::Template, &[])? {
             (Reply::Template, fds) => Ok(WarmParts { fds }),

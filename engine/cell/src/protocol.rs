@@ -84,7 +84,7 @@ pub enum Request {
     Fork(ForkSpec),
     /// Move RAM into a sealed image; the vCPUs stand still meanwhile.
     Seal,
-    /// Give out what warm daughters are made of; sealed and paused before. Answer: [`Reply::Template`].
+    /// Seal the paused machine and give out what warm daughters are made of.
     Template,
     /// Counters and times.
     Stats,
@@ -109,6 +109,11 @@ pub enum Request {
     },
     /// Serve a Unix socket whose clients say `CONNECT port`. Descriptor: the listening socket.
     VsockListen,
+    /// Let the guest connect to a host port; each connection comes as [`Event::GuestConnect`].
+    VsockServe {
+        /// The host port.
+        port: u32,
+    },
     /// A new empty layer for the disk's writes. Descriptor: an unlinked file.
     GiveLayer,
     /// Whether the cell ends when this socket closes.
@@ -182,14 +187,7 @@ pub enum Reply {
     /// The point of the fork is taken; daughters report themselves.
     Forked(ForkTimes),
     /// RAM is sealed.
-    Sealed {
-        /// Bytes in the image.
-        image_bytes: u64,
-        /// Bytes of it in huge pages.
-        huge_bytes: u64,
-        /// Nanoseconds the vCPUs stood still.
-        paused_nanos: u64,
-    },
+    Sealed(Sealed),
     /// What warm daughters are made of. Descriptors: sealed RAM, state, disk files.
     Template,
     /// Counters and times.
@@ -203,6 +201,17 @@ pub enum Reply {
         /// Output.
         bytes: Vec<u8>,
     },
+}
+
+/// What a sealing did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// Bytes in the image.
+    pub image_bytes: u64,
+    /// Bytes of it in huge pages.
+    pub huge_bytes: u64,
+    /// Nanoseconds the vCPUs stood still.
+    pub paused_nanos: u64,
 }
 
 /// When the stages of a fork ended in the mother.

@@ -60,10 +60,6 @@ impl Control {
         self.0.as_fd()
     }
 
-    pub(crate) fn into_fd(self) -> OwnedFd {
-        self.0
-    }
-
     pub(crate) fn send<T: Serialize>(
         &self,
         message: &T,

@@ -6,6 +6,7 @@
 
 pub mod boot;
 mod clock;
+mod fault_around;
 mod futex;
 mod host;
 mod machine;

@@ -16,6 +16,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
+use crate::fault_around::NoFaultAround;
 use crate::seal::SealedRam;
 
 /// Bytes of a huge page, the smallest chunk and the unit of sealing.
@@ -76,6 +77,7 @@ pub struct GuestRam {
     regions: Vec<RamRegion>,
     memory: GuestMemoryMmap,
     sealed: Option<SealedRam>,
+    no_fault_around: Option<NoFaultAround>,
 }
 
 // SAFETY: the raw pointer names a mapping that lives as long as the value; guest memory is only reached through
@@ -167,7 +169,25 @@ impl GuestRam {
             self.map_anonymous(at, self.bytes - at)?;
         }
         self.sealed = Some(sealed);
+        self.keep_clean_pages_unmapped();
         Ok(())
+    }
+
+    /// In a forked child: lets go of what belongs to the mother.
+    pub fn forget_inherited(&mut self) {
+        if let Some(mothers) = self.no_fault_around.take() {
+            mothers.forget();
+        }
+    }
+
+    /// Keeps reads from filling page tables with clean pages that every later fork would copy. A kernel that
+    /// refuses leaves forks slower and correct.
+    pub fn keep_clean_pages_unmapped(&mut self) {
+        let Some(sealed) = &self.sealed else { return };
+        self.no_fault_around = NoFaultAround::new().ok().filter(|guard| {
+            let base = self.base as u64;
+            sealed.runs().iter().all(|run| guard.cover(base + run.offset, run.bytes).is_ok())
+        });
     }
 
     fn reserve(regions: &[RamRegion]) -> Result<Self, RamError> {
@@ -188,6 +208,7 @@ impl GuestRam {
             regions: regions.to_vec(),
             memory: view(base, regions)?,
             sealed: None,
+            no_fault_around: None,
         })
     }
 

@@ -1,3 +1,68 @@
-//! The project's own commands: demo, test, lab, bench, check.
+//! The project's own commands: `cargo xtask test`, `check`, `demo`, `bench`, `lab`, `packages`.
+//!
+//! Invariant: standard output belongs to the program a command runs (a JSON line passes through untouched); everything
+//! this tool says itself goes to standard error. The exit status is that of the program that decided the outcome.
 
-fn main() {}
+mod bench;
+mod cargo;
+mod check;
+mod demo;
+mod edges;
+mod host;
+mod lab;
+mod packages;
+mod place;
+mod process;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::place::Place;
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what this machine lacks: Debian packages, virtme-ng, cargo tools, the guest kernel.
+    Packages(packages::Options),
+    /// Everything continuous integration runs: formatting, lints, edges, tests here, tests in the lab.
+    Test(test::Options),
+    /// Formatting, lints, dependency edges, licences and documentation.
+    Check,
+    /// Run `brood demo` on a stock guest kernel, in the lab if this host's KVM cannot run Linux.
+    Demo(demo::Options),
+    /// Build and run one bench.
+    Bench(bench::Options),
+    /// Run a command in the lab: an emulated machine whose KVM runs Linux guests.
+    Lab(lab::Arguments),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<u8> {
+    let place = Place::find()?;
+    match task {
+        Task::Packages(options) => packages::run(&place, &options),
+        Task::Test(options) => test::run(&place, &options),
+        Task::Check => check::run(&place),
+        Task::Demo(options) => demo::run(&place, &options),
+        Task::Bench(options) => bench::run(&place, &options),
+        Task::Lab(arguments) => lab::run_command(&place, &arguments),
+    }
+}

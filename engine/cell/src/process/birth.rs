@@ -51,6 +51,7 @@ fn make(vm: &mut Microvm, times: &mut BirthTimes) -> Result<(), Refusal> {
     let (machine, fds) = Machine::create(&vm.host, &vm.ram, vm.vcpus.count())
         .map_err(because(BIRTH, REMEDY))?;
     times.created = now();
+    vm.ram.keep_clean_pages_unmapped();
     settle(vm, machine, fds)?;
     times.restored = now();
     Ok(())

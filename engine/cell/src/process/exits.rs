@@ -1,7 +1,5 @@
 //! What a guest's port and memory accesses do, on the vCPU's own thread.
 
-use std::sync::atomic::Ordering;
-
 use brood_bare_guest::mailbox::NEXT;
 use brood_bare_guest::{Said, VcpuMailbox};
 use brood_vmm::boot::power::PowerRequest;
@@ -57,7 +55,7 @@ impl ExitHandler for Shared {
     }
 
     fn first_exit(&self, _vcpu: u32) {
-        if self.expects_first.swap(false, Ordering::AcqRel) {
+        if self.saw_first() {
             self.notify(Notice::FirstInstruction(now()));
         }
     }

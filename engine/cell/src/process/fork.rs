@@ -58,6 +58,7 @@ pub(super) fn fork(
         vm.standing = Some(point);
     }
     if was_running {
+        vm.shared.expect_first();
         vm.vcpus.resume().map_err(because(FORK, "the machine has ended; start another"))?;
     }
     if pid < 0 {
@@ -88,6 +89,7 @@ fn become_point(vm: &mut Microvm, spec: ForkSpec, sockets: Vec<OwnedFd>) -> ! {
         machine.forget();
     }
     vm.shared.forget();
+    vm.ram.forget_inherited();
     let mut kept: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
     {
         let mut hardware = vm.shared.hardware();

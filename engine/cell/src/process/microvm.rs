@@ -48,7 +48,7 @@ impl Microvm {
             machine.load_clock(&state, clock).map_err(because("resume", failed))?;
             shift = state.tsc_shift(clock);
         }
-        self.shared.expects_first.store(true, std::sync::atomic::Ordering::Release);
+        self.shared.expect_first();
         self.vcpus.resume_shifted(shift).map_err(because("resume", failed))
     }
 

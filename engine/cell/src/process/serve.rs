@@ -6,7 +6,6 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
 
 use brood_bare_guest::mailbox::Command;
 use brood_vmm::{now, VcpuEnd};
@@ -18,7 +17,7 @@ use super::refusal::{because, refuse};
 use super::shared::Notice;
 use super::warm;
 use crate::protocol::{
-    Ask, Ending, Event, FromCell, OrphanPolicy, Refusal, Reply, Request, Stats,
+    Ask, Ending, Event, FromCell, OrphanPolicy, Refusal, Reply, Request, Sealed, Stats,
 };
 use crate::seqpacket::{Control, SocketError};
 
@@ -42,10 +41,11 @@ pub(super) fn run(vm: &mut Microvm, control: &Control) -> i32 {
         fds.clear();
         fds.push(interest(control.map_or(-1, |control| control.fd().as_raw_fd()), libc::POLLIN));
         fds.push(interest(vm.shared.bell(), libc::POLLIN));
-        if vm.machine.is_some() {
+        let moving = !vm.is_paused();
+        if moving {
             vm.shared.hardware().interests(&mut fds);
         }
-        poll(&mut fds, work.more);
+        poll(&mut fds, moving && work.more);
         for notice in vm.shared.take_notices() {
             if let Some(ending) = heard(vm, control, notice) {
                 return finish(control, ending);
@@ -53,7 +53,7 @@ pub(super) fn run(vm: &mut Microvm, control: &Control) -> i32 {
         }
         let mut ready = fds.iter();
         let control_ready = ready.next().is_some_and(|fd| fd.revents != 0);
-        if vm.machine.is_some() {
+        if moving {
             work = vm.shared.hardware().serve(fds.get(2..).unwrap_or_default());
             tell_work(vm, control, &mut work);
         }
@@ -73,7 +73,7 @@ pub(super) fn run(vm: &mut Microvm, control: &Control) -> i32 {
 }
 
 fn tell_work(vm: &Microvm, control: Option<&Control>, work: &mut Work) {
-    if work.guest_ran && vm.shared.expects_first.swap(false, Ordering::AcqRel) {
+    if work.guest_ran && vm.shared.saw_first() {
         tell(control, Event::FirstInstruction { at: now() }, &[]);
     }
     if work.wants_layer {
@@ -151,6 +151,10 @@ fn handle(vm: &mut Microvm, request: Request, files: Vec<OwnedFd>) -> Answer {
         }
         Request::VsockOpen { port } => vm.shared.hardware().connect(port, one(files)?).map(done),
         Request::VsockListen => vm.shared.hardware().listen(one(files)?).map(done),
+        Request::VsockServe { port } => {
+            vm.shared.hardware().serve_port(port);
+            Ok(done(()))
+        }
         Request::GiveLayer => vm.shared.hardware().give_layer(one(files)?).map(done),
         Request::Orphan(policy) => {
             vm.orphan = policy;
@@ -180,11 +184,11 @@ fn seal(vm: &mut Microvm) -> Result<Reply, Refusal> {
         vm.resume()?;
     }
     let report = sealed?;
-    Ok(Reply::Sealed {
+    Ok(Reply::Sealed(Sealed {
         image_bytes: report.image_bytes,
         huge_bytes: report.huge_bytes,
         paused_nanos: now().as_nanos().saturating_sub(began.as_nanos()),
-    })
+    }))
 }
 
 fn stats(vm: &Microvm) -> Stats {

@@ -3,7 +3,7 @@
 //! Invariant: every lock here is a leaf, held for lines and never while waiting; a parked vCPU holds none. Lock order:
 //! none is taken while another is held.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use brood_bare_guest::VcpuMailbox;
@@ -45,8 +45,7 @@ pub(super) struct Shared {
     hardware: Mutex<Hardware>,
     notices: Mutex<Notices>,
     mailboxes: [Mutex<VcpuMailbox>; Machine::MAX_VCPUS as usize],
-    /// Whether somebody waits for the guest's first sign of life.
-    pub(super) expects_first: AtomicBool,
+    expects_first: AtomicBool,
 }
 
 impl Shared {
@@ -69,6 +68,16 @@ impl Shared {
     pub(super) fn mailbox(&self, vcpu: u32) -> Option<MutexGuard<'_, VcpuMailbox>> {
         let mailbox = self.mailboxes.get(vcpu as usize)?;
         Some(mailbox.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The next sign of life of the guest is its first after a resume.
+    pub(super) fn expect_first(&self) {
+        self.expects_first.store(true, Ordering::Release);
+    }
+
+    /// Whether this sign of life is the first; true once after each [`Shared::expect_first`].
+    pub(super) fn saw_first(&self) -> bool {
+        self.expects_first.swap(false, Ordering::AcqRel)
     }
 
     pub(super) fn notify(&self, notice: Notice) {

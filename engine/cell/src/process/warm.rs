@@ -36,11 +36,14 @@ struct TemplateState {
 
 /// What warm daughters are made of: sealed RAM, state, disk files.
 pub(super) fn template(vm: &mut Microvm) -> Result<Vec<OwnedFd>, Refusal> {
-    let busy = || refuse(TEMPLATE, "the machine runs, or is not sealed", "pause it, then seal it");
-    let (Some(machine), true) = (&vm.machine, vm.is_paused()) else {
+    let busy = || refuse(TEMPLATE, "the machine runs", "quiesce and pause it first");
+    if vm.machine.is_none() || !vm.is_paused() {
+        return Err(busy());
+    }
+    vm.ram.seal().map_err(because(TEMPLATE, "free memory on the host"))?;
+    let (Some(machine), Some(sealed)) = (&vm.machine, vm.ram.sealed()) else {
         return Err(busy());
     };
-    let sealed = vm.ram.sealed().ok_or_else(busy)?;
     let mut fds = vec![copy(sealed.fd())?];
     let failed = because(TEMPLATE, "run `brood doctor`");
     let machine = match &vm.standing {
@@ -86,8 +89,7 @@ pub(super) fn load(fds: Vec<OwnedFd>) -> Result<Microvm, Refusal> {
         .map_err(because(LOAD, parts))?;
     let ram = GuestRam::from_sealed(&layout.regions(), sealed)
         .map_err(because(LOAD, "free memory on the host"))?;
-    let hardware =
-        Hardware::from_state(&state.spec, ram.memory().clone(), state.hardware, disk)?;
+    let hardware = Hardware::from_state(ram.memory().clone(), state.hardware, disk)?;
     let shared = Shared::new(hardware).map_err(because(LOAD, "raise the limit of open files"))?;
     let (machine, vcpu_fds) = Machine::create(&host, &ram, state.spec.vcpus)
         .map_err(because(LOAD, "free memory or descriptors on the host"))?;

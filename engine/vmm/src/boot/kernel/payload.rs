@@ -99,7 +99,7 @@ pub(super) fn decompress(payload: &[u8]) -> Result<Vec<u8>, ImageError> {
     Ok(vmlinux)
 }
 
-/// Fills `out` from `stream`, which must hold exactly that much. Reading to the end also checks the checksum.
+/// Fills `out` from `stream`, which must hold exactly that much. Reading to the end has gzip and xz check their sums.
 fn fill(out: &mut [u8], mut stream: impl Read) -> io::Result<()> {
     stream.read_exact(out)?;
     match stream.read(&mut [0])? {
@@ -116,8 +116,17 @@ fn xz(stream: &[u8]) -> impl Read {
 }
 
 fn zstd(stream: &[u8], out: &mut [u8]) -> io::Result<()> {
-    let decoder = ruzstd::decoding::StreamingDecoder::new(stream).map_err(io::Error::other)?;
-    fill(out, decoder)
+    let decoder = ruzstd::decoding::StreamingDecoder::new(stream);
+    let mut decoder = decoder.map_err(io::Error::other)?;
+    fill(out, &mut decoder)?;
+    // The decoder computes the checksum and leaves it to us to compare.
+    let frame = decoder.into_frame_decoder();
+    match frame.get_checksum_from_data() {
+        Some(stated) if frame.get_calculated_checksum() != Some(stated) => {
+            Err(invalid("its checksum is wrong"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Bytes that a block of the legacy format unpacks to; only the last is shorter (lz4_Frame_format.md, "Legacy

@@ -124,6 +124,21 @@ fn damaged_payload_is_refused_with_its_compression() {
 }
 
 #[test]
+fn flipped_bit_in_a_payload_with_a_checksum_is_refused() {
+    // Incompressible, so that the flip lands in literals, which only the checksum protects.
+    let mut random = Random(7);
+    let content: Vec<u8> = (0..4096).map(|_| random.below(256) as u8).collect();
+    for compression in [Compression::Gzip, Compression::Xz, Compression::Zstd] {
+        let mut payload = compress(&content, compression);
+        let middle = payload.len() / 2;
+        payload[middle] ^= 4;
+        let refused = payload::decompress(&payload);
+        let corrupt = matches!(refused, Err(ImageError::Corrupt { .. }));
+        assert!(corrupt, "{compression}");
+    }
+}
+
+#[test]
 fn payload_longer_or_shorter_than_it_says_is_refused() {
     let elf = vmlinux(Some(PVH_ENTRY));
     for compression in SUPPORTED {

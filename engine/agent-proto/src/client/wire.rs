@@ -1,0 +1,166 @@
+//! A stream with a deadline. Invariant: each read and write gets only what is left of the deadline as its timeout, so
+//! a guest that sends a byte now and then gains nothing.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use super::ClientError;
+use crate::frame::{self, FrameError};
+use crate::message::{Reply, Request};
+
+#[derive(Debug)]
+pub(super) struct Wire {
+    stream: UnixStream,
+    deadline: Option<Instant>,
+    /// Bytes read since [`Wire::begin`].
+    consumed: u64,
+    /// Added to the deadline at the first byte.
+    grace: Duration,
+    broken: bool,
+}
+
+/// What came before the deadline.
+pub(super) enum Arrival {
+    Reply(Reply),
+    /// Not a single byte.
+    Nothing,
+}
+
+pub(super) fn is_timeout(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
+    )
+}
+
+impl Wire {
+    pub(super) fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            deadline: None,
+            consumed: 0,
+            grace: Duration::ZERO,
+            broken: false,
+        }
+    }
+
+    /// Starts a deadline. Fails only if the stream cannot be made blocking.
+    pub(super) fn begin(&mut self, timeout: Duration) -> io::Result<()> {
+        self.stream.set_nonblocking(false)?;
+        self.restart(timeout, Duration::ZERO);
+        Ok(())
+    }
+
+    fn restart(&mut self, timeout: Duration, grace: Duration) {
+        // A timeout beyond what an Instant can hold is no deadline.
+        self.deadline = Instant::now().checked_add(timeout);
+        self.consumed = 0;
+        self.grace = grace;
+    }
+
+    pub(super) fn break_off(&mut self) {
+        self.broken = true;
+    }
+
+    pub(super) fn send(&mut self, request: &Request, timeout: Duration) -> Result<(), ClientError> {
+        if self.broken {
+            return Err(ClientError::Broken);
+        }
+        self.restart(timeout, Duration::ZERO);
+        frame::write_frame(self, request).map_err(|error| match error {
+            // Nothing was written: the conversation goes on.
+            FrameError::Length { .. } | FrameError::Garbage { .. } => ClientError::Frame(error),
+            FrameError::Io(cause) if is_timeout(&cause) => {
+                self.broken = true;
+                ClientError::Timeout(timeout)
+            }
+            FrameError::Io(cause) => self.last_words(cause),
+            FrameError::Closed => {
+                self.broken = true;
+                ClientError::Frame(error)
+            }
+        })
+    }
+
+    /// An agent that closes a conversation says why first; that is worth more than "broken pipe".
+    fn last_words(&mut self, cause: io::Error) -> ClientError {
+        self.broken = true;
+        self.restart(Duration::from_millis(100), Duration::ZERO);
+        match frame::read_frame(self) {
+            Ok(Reply::Error(error)) => ClientError::Agent(error),
+            _ => ClientError::Frame(FrameError::Io(cause)),
+        }
+    }
+
+    /// One reply: its first byte within `wait`, the rest within `timeout` of that.
+    pub(super) fn receive(
+        &mut self,
+        wait: Duration,
+        timeout: Duration,
+    ) -> Result<Arrival, ClientError> {
+        if self.broken {
+            return Err(ClientError::Broken);
+        }
+        self.restart(wait, timeout);
+        match frame::read_frame(self) {
+            Ok(reply) => Ok(Arrival::Reply(reply)),
+            Err(FrameError::Io(cause)) if is_timeout(&cause) && self.consumed == 0 => {
+                Ok(Arrival::Nothing)
+            }
+            Err(error) => {
+                self.broken = true;
+                Err(match error {
+                    FrameError::Io(cause) if is_timeout(&cause) => ClientError::Timeout(timeout),
+                    other => ClientError::Frame(other),
+                })
+            }
+        }
+    }
+
+    /// What is left of the deadline, `None` for no deadline.
+    fn left(&self) -> io::Result<Option<Duration>> {
+        match self.deadline {
+            None => Ok(None),
+            Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
+                // setsockopt takes whole microseconds and reads zero as "for ever".
+                Some(left) if left >= Duration::from_micros(1) => Ok(Some(left)),
+                _ => Err(io::ErrorKind::TimedOut.into()),
+            },
+        }
+    }
+}
+
+impl Read for Wire {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        let read = self.stream.read(buffer)?;
+        if self.consumed == 0 && read > 0 {
+            self.deadline = self
+                .deadline
+                .and_then(|deadline| deadline.checked_add(self.grace));
+        }
+        self.consumed = self
+            .consumed
+            .saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+        Ok(read)
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+impl AsFd for Wire {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}

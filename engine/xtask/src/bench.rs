@@ -1,0 +1,90 @@
+//! `cargo xtask bench NAME`: builds `brood-bench` and runs one of its benches where its numbers mean something.
+
+use std::ffi::OsString;
+use std::process::Command;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+use crate::packages::{self, Need};
+use crate::place::{Place, Profile};
+use crate::process::{status, step};
+use crate::{host, lab};
+
+/// `cargo xtask bench`
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Which bench.
+    name: Name,
+    /// Handed on to the bench, such as --json and --quick.
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "BENCH ARGUMENTS"
+    )]
+    arguments: Vec<OsString>,
+}
+
+/// The benches of `brood-bench`, by the name of its subcommand.
+#[derive(Clone, Copy, ValueEnum)]
+enum Name {
+    /// The fork path with a guest of a few pages: latency, pause, memory.
+    Fork,
+    /// Linux guests: what is timed in one lab is only compared with what is timed in the same.
+    LabRatio,
+}
+
+/// Where the numbers of a bench mean something.
+enum Ground {
+    /// On this machine, whatever its KVM.
+    Here,
+    /// Where Linux guests run.
+    Lab,
+}
+
+impl Name {
+    fn subcommand(self) -> &'static str {
+        match self {
+            Self::Fork => "fork",
+            Self::LabRatio => "lab-ratio",
+        }
+    }
+
+    fn ground(self) -> Ground {
+        match self {
+            Self::Fork => Ground::Here,
+            Self::LabRatio => Ground::Lab,
+        }
+    }
+}
+
+/// Builds and runs the bench, and returns its status.
+pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
+    let needs: &[Need] = match (options.name.ground(), host::kvm()) {
+        (Ground::Lab, host::Kvm::NeedsLab) => &[Need::Build, Need::Lab],
+        _ => &[Need::Build],
+    };
+    packages::ensure(place, needs)?;
+    step(
+        "the bench",
+        &mut place.cargo(&["build", "--release", "--quiet", "--bin", "brood-bench"]),
+    )?;
+    let program = place.program(Profile::Release, "brood-bench");
+    let mut arguments: Vec<OsString> = vec![options.name.subcommand().into()];
+    arguments.extend(options.arguments.iter().cloned());
+    match options.name.ground() {
+        Ground::Here => {
+            let mut bench = Command::new(program);
+            status("bench", bench.args(arguments).current_dir(&place.workspace))
+        }
+        Ground::Lab => {
+            arguments.insert(0, program.into());
+            let job = lab::Job {
+                cwd: &place.workspace,
+                command: &arguments,
+                environment: &[],
+            };
+            lab::run(place, &lab::Options::default(), job)
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! `cargo xtask demo`: builds `brood` and the agent, fetches a stock kernel, and runs `brood demo` where Linux runs.
+
+use std::ffi::OsString;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::packages::{self, Need};
+use crate::place::{Place, Profile};
+use crate::process::step;
+use crate::{host, lab};
+
+/// `cargo xtask demo`
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The last line of standard output is one JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    lab: lab::Options,
+}
+
+/// Runs the demo and returns its status.
+pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
+    let needs: &[Need] = match host::kvm() {
+        host::Kvm::RunsLinux => &[Need::Build, Need::Guest],
+        host::Kvm::NeedsLab => &[Need::Build, Need::Guest, Need::Lab],
+    };
+    packages::ensure(place, needs)?;
+    let kernel = packages::guest_kernel(place)?;
+    let busybox = packages::busybox(place).context("no busybox")?;
+    let programs = [
+        "build",
+        "--release",
+        "--quiet",
+        "--package",
+        "brood",
+        "--package",
+        "brood-agent",
+    ];
+    step("brood and the agent", &mut place.cargo(&programs))?;
+
+    let mut command: Vec<OsString> = vec![
+        place.program(Profile::Release, "brood").into(),
+        "demo".into(),
+    ];
+    let parts = [
+        ("--kernel", kernel.vmlinuz),
+        ("--modules", kernel.modules),
+        ("--agent", place.program(Profile::Release, "brood-agent")),
+        ("--busybox", busybox),
+    ];
+    command.extend(
+        parts
+            .into_iter()
+            .flat_map(|(option, path)| [option.into(), path.into()]),
+    );
+    if options.json {
+        command.push("--json".into());
+    }
+    lab::run(
+        place,
+        &options.lab,
+        lab::Job {
+            cwd: &place.workspace,
+            command: &command,
+            environment: &[],
+        },
+    )
+}

@@ -1,0 +1,113 @@
+//! The table: each crate of the workspace, what it may use and what it must not reach.
+
+/// A crate of the workspace.
+pub(super) struct Rule {
+    pub(super) name: &'static str,
+    /// The crates of the workspace it may depend on.
+    pub(super) may_use: &'static [&'static str],
+    /// Crates, ours or not, that it must not reach, however far down.
+    pub(super) must_not_reach: &'static [&'static str],
+}
+
+/// What a test may stand on besides what its crate may use.
+pub(super) const TESTS_MAY_USE: &[&str] = &["brood-testkit", "brood-bare-guest"];
+
+const KVM: &[&str] = &["kvm-ioctls", "kvm-bindings", "vm-memory", "virtio-queue"];
+const SERVERS: &[&str] = &["tokio", "hyper", "axum", "wasmtime", "rusqlite"];
+const KVM_AND_SERVERS: &[&str] = &[
+    "kvm-ioctls",
+    "kvm-bindings",
+    "vm-memory",
+    "virtio-queue",
+    "tokio",
+    "hyper",
+    "axum",
+    "wasmtime",
+    "rusqlite",
+];
+const SERVICE_MAY_USE: &[&str] = &[
+    "brood-units",
+    "brood-agent-proto",
+    "brood-image",
+    "brood-cell",
+    "brood-hooks",
+    "brood-store",
+    "brood-meter",
+    "brood-supervisor",
+];
+
+/// Every crate but those at the top, lower crates first. Crates still to come have their rows before they exist.
+pub(super) const CRATES: &[Rule] = &[
+    rule("brood-units", &[], KVM_AND_SERVERS),
+    rule("brood-agent-proto", &["brood-units"], KVM_AND_SERVERS),
+    rule(
+        "brood-agent",
+        &["brood-units", "brood-agent-proto"],
+        KVM_AND_SERVERS,
+    ),
+    rule("brood-bare-guest", &["brood-units"], SERVERS),
+    rule("brood-devices", &["brood-units"], SERVERS),
+    rule("brood-vmm", &["brood-units"], SERVERS),
+    rule("brood-image", &["brood-units"], KVM_AND_SERVERS),
+    rule(
+        "brood-cell",
+        &[
+            "brood-units",
+            "brood-agent-proto",
+            "brood-devices",
+            "brood-vmm",
+            "brood-bare-guest",
+        ],
+        SERVERS,
+    ),
+    rule("brood-hooks", &["brood-units"], KVM_AND_SERVERS),
+    rule("brood-plugin-host", &["brood-units", "brood-hooks"], KVM),
+    rule("brood-store", &["brood-units"], KVM),
+    rule(
+        "brood-meter",
+        &["brood-units", "brood-hooks"],
+        KVM_AND_SERVERS,
+    ),
+    rule("brood-supervisor", &["brood-units"], SERVERS),
+    rule(
+        "brood-service",
+        SERVICE_MAY_USE,
+        &["wasmtime", "hyper", "axum"],
+    ),
+    rule("brood-api", &["brood-units"], KVM_AND_SERVERS),
+    rule(
+        "brood-front",
+        &["brood-units", "brood-api", "brood-service"],
+        &["wasmtime"],
+    ),
+    rule(
+        "brood-testkit",
+        &[
+            "brood-units",
+            "brood-agent-proto",
+            "brood-image",
+            "brood-vmm",
+            "brood-bare-guest",
+            "brood-cell",
+        ],
+        SERVERS,
+    ),
+    rule("brood-xtask", &[], KVM_AND_SERVERS),
+];
+
+/// Crates at the top: they may use everything but each other, and a program that users run nothing that only tests use.
+pub(super) const TOPS: &[&str] = &["brood", "brood-benches"];
+/// What a program that users run must not depend on.
+pub(super) const ONLY_FOR_TESTS: &[&str] = &["brood-testkit", "brood-xtask"];
+
+const fn rule(
+    name: &'static str,
+    may_use: &'static [&'static str],
+    must_not_reach: &'static [&'static str],
+) -> Rule {
+    Rule {
+        name,
+        may_use,
+        must_not_reach,
+    }
+}

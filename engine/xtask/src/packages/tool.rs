@@ -1,0 +1,123 @@
+//! Tools that come from PyPI and crates.io, each of one version, in the cache.
+//!
+//! A cargo tool that is on `PATH` already is used as it is; virtme-ng is always our own, because the lab depends on its
+//! details.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::{debian, fill_once, install};
+use crate::place::Place;
+
+const VIRTME_NG: &str = "1.42";
+
+/// A program of crates.io.
+#[derive(Clone, Copy)]
+pub(crate) enum CargoTool {
+    Nextest,
+    Deny,
+}
+
+impl CargoTool {
+    pub(crate) const ALL: [Self; 2] = [Self::Nextest, Self::Deny];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Nextest => "cargo-nextest",
+            Self::Deny => "cargo-deny",
+        }
+    }
+
+    fn version(self) -> &'static str {
+        match self {
+            Self::Nextest => "0.9.143",
+            Self::Deny => "0.20.2",
+        }
+    }
+
+    /// The program, installed if it is neither on `PATH` nor in the cache.
+    pub(crate) fn ensure(self, place: &Place) -> Result<PathBuf> {
+        if let Some(program) = place.on_path(self.name()) {
+            return Ok(program);
+        }
+        let directory = place
+            .cache
+            .join(format!("{}-{}", self.name(), self.version()));
+        fill_once(&directory, |partial| self.install(place, partial))?;
+        Ok(directory.join("bin").join(self.name()))
+    }
+
+    /// Built without optimisation, in a fifth of the time: compiling is all that these cost. The command runs in the
+    /// cache, where this workspace's cargo configuration does not reach.
+    fn install(self, place: &Place, directory: &Path) -> Result<()> {
+        let build = directory.join("build");
+        let mut command = Command::new(&place.cargo);
+        command
+            .args([
+                "install",
+                "--locked",
+                "--debug",
+                "--quiet",
+                "--no-track",
+                self.name(),
+            ])
+            .args(["--version", self.version(), "--root"])
+            .arg(directory)
+            .current_dir(directory)
+            .env("CARGO_TARGET_DIR", &build)
+            .env("CARGO_PROFILE_DEV_DEBUG", "0");
+        if matches!(self, Self::Deny) {
+            command.arg("--no-default-features");
+        }
+        install(
+            &format!(
+                "building {} {}, a minute or two",
+                self.name(),
+                self.version()
+            ),
+            &mut command,
+        )?;
+        fs::remove_dir_all(&build).with_context(|| format!("removing {}", build.display()))
+    }
+}
+
+/// The launcher of virtme-ng.
+pub(super) fn vng(place: &Place) -> PathBuf {
+    environment(place).join("bin/vng")
+}
+
+pub(super) fn has_virtme_ng(place: &Place) -> bool {
+    stamp(place).is_file()
+}
+
+/// Installs virtme-ng into a virtual environment. Such an environment cannot be moved, so a stamp says it is complete.
+pub(super) fn ensure_virtme_ng(place: &Place) -> Result<()> {
+    if has_virtme_ng(place) {
+        return Ok(());
+    }
+    let python = debian::python(place).context("no python that makes virtual environments")?;
+    let environment = environment(place);
+    fs::create_dir_all(&place.cache)
+        .with_context(|| format!("making {}", place.cache.display()))?;
+    let make = ["-m", "venv", "--clear"];
+    install(
+        "a virtual environment for virtme-ng",
+        Command::new(python).args(make).arg(&environment),
+    )?;
+    let fetch = ["install", "--quiet", "--disable-pip-version-check"];
+    let mut pip = Command::new(environment.join("bin/pip"));
+    let wanted = format!("virtme-ng=={VIRTME_NG}");
+    install(&format!("installing {wanted}"), pip.args(fetch).arg(wanted))?;
+    fs::write(stamp(place), "").with_context(|| format!("writing {}", stamp(place).display()))
+}
+
+fn environment(place: &Place) -> PathBuf {
+    place.cache.join(format!("virtme-ng-{VIRTME_NG}"))
+}
+
+fn stamp(place: &Place) -> PathBuf {
+    environment(place).join("complete")
+}

@@ -1,0 +1,158 @@
+//! `cargo xtask test`: what continuous integration runs, on a bare machine too.
+//!
+//! Invariant: the first failure ends it with a status other than zero, a run of no tests is a failure, and the last
+//! lines are the test runner's own summary. Which tests run where is data: `.config/nextest.toml`.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::packages::{self, CargoTool, Need};
+use crate::place::{Place, Profile};
+use crate::process::{output, say, status, step};
+use crate::{cargo, check, host, lab};
+
+/// Seconds that all tests in the lab may take together.
+const LAB_LIMIT: u64 = 1500;
+
+/// `cargo xtask test`
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Leave out the tests in the lab.
+    #[arg(long, conflicts_with = "only_lab")]
+    no_lab: bool,
+    /// Leave out everything but the tests in the lab.
+    #[arg(long)]
+    only_lab: bool,
+    /// Handed on to the test runner, here and in the lab.
+    #[arg(last = true, value_name = "NEXTEST ARGUMENTS")]
+    runner: Vec<OsString>,
+}
+
+/// Runs everything that the options leave in.
+pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
+    let needs: &[Need] = match (options.no_lab, host::kvm()) {
+        (false, host::Kvm::NeedsLab) => &[Need::Build, Need::Guest, Need::Lab],
+        _ => &[Need::Build, Need::Guest],
+    };
+    packages::ensure(place, needs)?;
+    let nextest = CargoTool::Nextest.ensure(place)?;
+    let fixtures = fixtures(place)?;
+    if !options.only_lab {
+        check::dependencies(place)?;
+        cargo::formatting(place)?;
+        cargo::lints(place)?;
+    }
+    let mut programs = place.cargo(&["build", "--workspace", "--bins", "--quiet"]);
+    step("programs", &mut programs)?;
+    if !options.only_lab {
+        let failed = here(place, &nextest, options, &fixtures)?;
+        if failed != 0 {
+            return Ok(failed);
+        }
+    }
+    if options.no_lab {
+        Ok(0)
+    } else {
+        in_lab(place, &nextest, options, &fixtures)
+    }
+}
+
+/// Variables by which tests find what they cannot fetch themselves: the lab has no network and a read-only root.
+fn fixtures(place: &Place) -> Result<Vec<(OsString, OsString)>> {
+    let kernel = packages::guest_kernel(place)?;
+    let busybox = packages::busybox(place).context("no busybox")?;
+    let program = |name| place.program(Profile::Dev, name);
+    let fixtures = [
+        ("BROOD_GUEST_KERNEL", kernel.vmlinuz),
+        ("BROOD_GUEST_MODULES", kernel.modules),
+        ("BROOD_BUSYBOX", busybox),
+        ("BROOD_AGENT", program("brood-agent")),
+        ("BROOD_BIN", program("brood")),
+    ];
+    Ok(fixtures
+        .map(|(name, path)| (name.into(), path.into()))
+        .into())
+}
+
+fn here(
+    place: &Place,
+    nextest: &Path,
+    options: &Options,
+    fixtures: &[(OsString, OsString)],
+) -> Result<u8> {
+    let mut runner = Command::new(nextest);
+    runner
+        .args(["nextest", "run", "--workspace", "--no-tests", "fail"])
+        .args(&options.runner);
+    runner
+        .envs(fixtures.iter().cloned())
+        .current_dir(&place.workspace);
+    status("tests on this machine", &mut runner)
+}
+
+/// The same test programs in the lab, chosen by the runner's profile `lab`. The lab compiles nothing: the runner is
+/// given the programs and cargo's metadata as files.
+fn in_lab(
+    place: &Place,
+    nextest: &Path,
+    options: &Options,
+    fixtures: &[(OsString, OsString)],
+) -> Result<u8> {
+    say("test programs");
+    let mut list = Command::new(nextest);
+    list.args([
+        "nextest",
+        "list",
+        "--workspace",
+        "--list-type",
+        "binaries-only",
+        "--message-format",
+        "json",
+    ]);
+    let binaries = metadata(place, "binaries.json", list.current_dir(&place.workspace))?;
+    let mut describe = place.cargo(&["metadata", "--format-version", "1", "--all-features"]);
+    let packages = metadata(place, "cargo.json", &mut describe)?;
+
+    let mut command = vec![nextest.into()];
+    command.extend(
+        [
+            "nextest",
+            "run",
+            "--profile",
+            "lab",
+            "--no-tests",
+            "fail",
+            "--binaries-metadata",
+        ]
+        .map(OsString::from),
+    );
+    command.extend([binaries.into(), "--cargo-metadata".into(), packages.into()]);
+    command.extend(options.runner.iter().cloned());
+    let size = lab::Options {
+        timeout: LAB_LIMIT,
+        ..lab::Options::default()
+    };
+    lab::run(
+        place,
+        &size,
+        lab::Job {
+            cwd: &place.workspace,
+            command: &command,
+            environment: fixtures,
+        },
+    )
+}
+
+/// Keeps what a program prints as a file that the lab can read.
+fn metadata(place: &Place, name: &str, command: &mut Command) -> Result<PathBuf> {
+    let directory = place.target.join("xtask");
+    fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
+    let file = directory.join(name);
+    fs::write(&file, output(command)?).with_context(|| format!("writing {}", file.display()))?;
+    Ok(file)
+}
