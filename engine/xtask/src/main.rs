@@ -66,3 +66,24 @@ fn run(task: Task) -> Result<u8> {
         Task::Lab(arguments) => lab::run_command(&place, &arguments),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn options_behind_the_command_of_a_lab_belong_to_that_command() {
+        let words = ["xtask", "lab", "--cpus", "1", "--", "sh", "-c", "--cpus"];
+        assert!(Arguments::try_parse_from(words).is_ok());
+        let bench = ["xtask", "bench", "fork", "--json", "--quick"];
+        assert!(Arguments::try_parse_from(bench).is_ok());
+        assert!(Arguments::try_parse_from(["xtask", "test", "--no-lab", "--only-lab"]).is_err());
+    }
+}

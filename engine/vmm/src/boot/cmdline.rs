@@ -16,7 +16,8 @@ pub const MAX_CMDLINE: usize = 2047;
 /// - `tsc=reliable`: no clocksource watchdog. It would compare clocks across the gap that a checkpoint leaves and
 ///   call the TSC unstable; it also skips the TSC synchronisation test of each further CPU.
 /// - `nowatchdog`: no soft and hard lockup detectors, which would report the time a machine stood still at a fork.
-/// - `cryptomgr.notests`: no self tests of crypto algorithms at boot.
+/// - `cryptomgr.notests`: no self tests of crypto algorithms at boot: 2.1 s instead of 3.1 s under emulation (medians of
+///   eight).
 ///
 /// Not needed, because the FADT says HW-reduced ACPI (no PIC, no PIT, no timer check) and no i8042, VGA or CMOS RTC:
 /// `no_timer_check`, `noapic`, `i8042.*`. The wall clock comes from kvm-clock.

@@ -3,6 +3,7 @@
 //! Invariant: all that the command wrote is handed on before the machine powers off. QEMU drops what its serial ports
 //! still hold at that moment, so the script in the lab waits until both outputs have shown their end marker here.
 
+use std::env;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -75,9 +76,9 @@ impl Machine {
             tools.release
         ));
         let start = Instant::now();
-        let mut vng = command(tools, options, scratch)
+        let mut vng = command(tools, options, scratch)?
             .spawn()
-            .with_context(|| format!("starting {}", tools.vng.display()))?;
+            .context("starting virtme-ng")?;
         let stdin = vng.stdin.take().context("the lab's standard input")?;
         let stdout = vng.stdout.take().context("the lab's standard output")?;
         let stderr = vng.stderr.take().context("the lab's standard error")?;
@@ -151,8 +152,10 @@ impl Seen {
 
 /// The lab's command line. QEMU opens its outputs through /proc/self/fd, which truncates a file and fails on a socket,
 /// so they are pipes, whatever ours are.
-fn command(tools: &LabTools, options: &Options, scratch: &Path) -> Command {
-    let mut command = Command::new(&tools.vng);
+fn command(tools: &LabTools, options: &Options, scratch: &Path) -> Result<Command> {
+    let path = env::join_paths([&tools.programs].into_iter().chain(&tools.path))
+        .context("PATH for virtme-ng")?;
+    let mut command = Command::new(tools.programs.join("vng"));
     command
         .args(["--disable-kvm", "--force-9p", "--user", "root"])
         .args([
@@ -173,12 +176,13 @@ fn command(tools: &LabTools, options: &Options, scratch: &Path) -> Command {
             OsStr::new("sh"),
             scratch.join(SCRIPT).as_os_str(),
         ]))
+        .env("PATH", path)
         .env("TMPDIR", scratch)
         .current_dir(scratch)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    command
+    Ok(command)
 }
 
 /// Hands one output on; says so over the channel when its end marker was seen.

@@ -32,6 +32,7 @@ const CONSOLE_LINES: usize = 40;
 
 /// The size and the limits of a lab.
 #[derive(Args, Clone, Debug)]
+#[group(skip)]
 pub(crate) struct Options {
     /// Memory, as QEMU writes it.
     #[arg(long, default_value = "4G")]

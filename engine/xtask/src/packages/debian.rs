@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::{Need, install};
 use crate::place::Place;
@@ -113,6 +113,12 @@ const PACKAGES: &[Package] = &[
         "the lab's first file system",
     ),
     package(
+        &["file"],
+        Need::Lab,
+        Probe::Program("file"),
+        "tells virtme-ng what a kernel is",
+    ),
+    package(
         &["python3-venv"],
         Need::Lab,
         Probe::PythonVenv,
@@ -131,9 +137,12 @@ pub(super) fn ensure(place: &Place, needs: &[Need]) -> Result<()> {
     let needed = PACKAGES
         .iter()
         .filter(|package| needs.contains(&package.need));
-    let missing: Vec<&Package> = needed
+    let mut missing: Vec<&Package> = needed
         .filter(|package| !package.probe.is_there(place))
         .collect();
+    // One package may serve several needs.
+    missing.sort_by_key(|package| package.names);
+    missing.dedup_by_key(|package| package.names);
     if missing.is_empty() {
         return Ok(());
     }
@@ -155,24 +164,17 @@ pub(super) fn ensure(place: &Place, needs: &[Need]) -> Result<()> {
             names.join(" ")
         );
     }
-    let names = || {
-        missing
-            .iter()
-            .map(|package| known(package.names))
-            .collect::<Option<Vec<_>>>()
-    };
-    let names = match names() {
-        Some(names) => names,
-        None => {
-            update()?;
-            let known = names();
-            known.ok_or_else(|| {
-                anyhow::anyhow!(
-                    "apt does not know one of the missing packages, even after an update"
-                )
-            })?
-        }
-    };
+    let preferred = missing.iter().filter_map(|package| package.names.first());
+    let mut names = Vec::new();
+    if !preferred.copied().all(is_known) {
+        update()?;
+    }
+    for package in &missing {
+        let name = package.names.iter().copied().find(|name| is_known(name));
+        names.push(
+            name.with_context(|| format!("apt does not know {}", package.names.join(" or ")))?,
+        );
+    }
     let what = format!("installing {}", names.join(" "));
     if let Err(error) = install(&what, &mut apt_install(&names)) {
         // Package lists that are out of date name files that are gone.
@@ -193,12 +195,18 @@ pub(super) fn ensure(place: &Place, needs: &[Need]) -> Result<()> {
     }
 }
 
-/// The first of the names that apt has a candidate for.
-pub(super) fn known(names: &[&'static str]) -> Option<&'static str> {
-    let known = |name: &&&str| {
-        succeeds(Command::new("apt-cache").args(["show", "--no-all-versions", name]))
-    };
-    names.iter().find(known).copied()
+/// The first of the names that apt knows; its lists are fetched anew if they lack the preferred one, since lists that
+/// are out of date may know only the others.
+pub(super) fn known(names: &[&'static str]) -> Result<&'static str> {
+    if !names.first().copied().is_some_and(is_known) {
+        update()?;
+    }
+    let known = names.iter().copied().find(|name| is_known(name));
+    known.with_context(|| format!("apt does not know {}", names.join(" or ")))
+}
+
+fn is_known(name: &str) -> bool {
+    succeeds(Command::new("apt-cache").args(["show", "--no-all-versions", name]))
 }
 
 /// Fetches apt's package lists.

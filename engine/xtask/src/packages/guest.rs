@@ -31,14 +31,7 @@ pub(super) fn ensure(place: &Place) -> Result<GuestKernel> {
     if let Some(kernel) = newest(&cache)? {
         return Ok(kernel);
     }
-    let metapackage = match debian::known(METAPACKAGES) {
-        Some(metapackage) => metapackage,
-        None => {
-            debian::update()?;
-            debian::known(METAPACKAGES)
-                .with_context(|| format!("apt knows none of {METAPACKAGES:?}"))?
-        }
-    };
+    let metapackage = debian::known(METAPACKAGES)?;
     let depends = output(Command::new("apt-cache").args(["depends", metapackage]))?;
     let package =
         image_package(&depends).with_context(|| format!("{metapackage} depends on no kernel"))?;

@@ -42,7 +42,10 @@ pub(crate) struct Options {
 
 /// What a lab is started from.
 pub(crate) struct LabTools {
-    pub(crate) vng: PathBuf,
+    /// virtme-ng's programs, which look for each other on `PATH`.
+    pub(crate) programs: PathBuf,
+    /// Where its programs find those of others.
+    pub(crate) path: Vec<PathBuf>,
     pub(crate) vmlinuz: PathBuf,
     /// As in `uname -r`.
     pub(crate) release: String,
@@ -73,7 +76,7 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
             tools.release,
             tools.vmlinuz.display()
         );
-        eprintln!("    virtme-ng: {}", tools.vng.display());
+        eprintln!("    virtme-ng: {}", tools.programs.display());
     }
     Ok(0)
 }
@@ -97,7 +100,8 @@ pub(crate) fn lab_tools(place: &Place) -> Result<LabTools> {
     let release = debian::lab_kernel().context("no lab kernel; run cargo xtask packages --lab")?;
     let vmlinuz = Path::new("/boot").join(format!("vmlinuz-{release}"));
     Ok(LabTools {
-        vng: tool::vng(place),
+        programs: tool::virtme_ng_programs(place),
+        path: place.path.clone(),
         vmlinuz,
         release,
     })

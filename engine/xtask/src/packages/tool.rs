@@ -84,9 +84,9 @@ impl CargoTool {
     }
 }
 
-/// The launcher of virtme-ng.
-pub(super) fn vng(place: &Place) -> PathBuf {
-    environment(place).join("bin/vng")
+/// The directory of virtme-ng's programs.
+pub(super) fn virtme_ng_programs(place: &Place) -> PathBuf {
+    environment(place).join("bin")
 }
 
 pub(super) fn has_virtme_ng(place: &Place) -> bool {
