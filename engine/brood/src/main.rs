@@ -1,3 +1,78 @@
-//! The brood command.
+//! The `brood` command line.
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use brood::files::{self, Sources};
+use brood::demo;
+use clap::{Args, Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(version, about = "Forks running microVMs into fleets of daughters")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Tell whether this host can run Linux guests, only bare guests, or none, why, and what to do.
+    Doctor {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make the files Linux guests start from: an unpacked kernel, an initramfs, a disk.
+    Prepare {
+        #[command(flatten)]
+        sources: SourceOptions,
+        /// The directory to make them in.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Boot a machine, fork it live, fork a daughter, fork the past, claim from the warm pool; show the tree.
+    Demo {
+        /// A directory made by `brood prepare`.
+        #[arg(long)]
+        files: PathBuf,
+        /// Print one JSON object as the last line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// One microVM's process; started by the engine with its control socket on standard input.
+    #[command(hide = true)]
+    Cell,
+}
+
+#[derive(Args)]
+struct SourceOptions {
+    /// The vmlinuz of a Debian kernel package, or a vmlinux.
+    #[arg(long)]
+    kernel: PathBuf,
+    /// Its modules, lib/modules/RELEASE.
+    #[arg(long)]
+    modules: PathBuf,
+    /// The agent, a static program.
+    #[arg(long)]
+    agent: PathBuf,
+    /// A static busybox.
+    #[arg(long)]
+    busybox: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Cell => return brood_cell::process::main(),
+        Command::Doctor { json: _ } => Err(anyhow::anyhow!("")),
+        Command::Prepare { sources, out } => {
+            let SourceOptions { kernel, modules, agent, busybox } = sources;
+            let sources = Sources { kernel, modules, agent, busybox };
+            files::prepare(&sources, &out).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Demo { files, json } => demo::run(&files, json).map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("brood: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -5,12 +5,18 @@
 
 #![expect(clippy::panic, clippy::expect_used, reason = "a test kit fails tests")]
 
+mod observe;
+
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use brood_cell::protocol::{DiskSpec, GuestSpec, MachineSpec};
 use brood_cell::{become_reaper, Cell, CellProgram, LayerSource};
+
+pub use observe::{
+    children_of, descriptors, is_alive, private_memory, settle, state_of, threads_of, PrivateMemory,
+};
 
 /// A host that tests may start cells on.
 pub struct Host {
@@ -35,12 +41,17 @@ impl Host {
         };
         become_reaper().expect("subreaper");
         let program = CellProgram { path: program.as_ref().to_owned(), arguments: Vec::new() };
-        Some(Self { kvm, program, layers: tempfile::tempdir().expect("tempdir") })
+        Some(Self { kvm, program, layers: scratch() })
     }
 
     /// The open `/dev/kvm`.
     pub fn kvm(&self) -> &File {
         &self.kvm
+    }
+
+    /// The directory disk layers are made in; they have no names, so it stays empty.
+    pub fn layers(&self) -> &Path {
+        self.layers.path()
     }
 
     /// A cell without a machine.
@@ -62,15 +73,18 @@ impl Host {
     }
 }
 
-/// How many processes have `pid` as their parent, zombies included.
-pub fn children_of(pid: u32) -> Vec<u32> {
-    let entries = std::fs::read_dir("/proc").expect("/proc");
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|child| parent_of(*child) == Some(pid)).collect()
+/// A directory of this test's own, on a file system that has files without names.
+///
+/// # Panics
+/// No usual place for temporary files can hold one.
+pub fn scratch() -> tempfile::TempDir {
+    let places = [std::env::temp_dir(), PathBuf::from("/var/tmp"), PathBuf::from("/dev/shm")];
+    let fits = |place: &PathBuf| tempfile::tempdir_in(place).ok().filter(|made| has_unnamed(made.path()));
+    places.iter().find_map(fits).expect("a temporary directory with O_TMPFILE (man 2 open)")
 }
 
-fn parent_of(pid: u32) -> Option<u32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // man 5 proc_pid_stat: the name is in parentheses and may hold anything; the parent is the second field after.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+/// Whether files without names can be made in `directory`; overlay and 9p file systems often refuse them.
+fn has_unnamed(directory: &Path) -> bool {
+    use rustix::fs::{open, Mode, OFlags};
+    open(directory, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR).is_ok()
 }

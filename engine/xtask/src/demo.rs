@@ -2,13 +2,13 @@
 
 use std::ffi::OsString;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 
 use crate::packages::{self, Need};
 use crate::place::{Place, Profile};
 use crate::process::step;
-use crate::{host, lab};
+use crate::{guest_files, host, lab};
 
 /// `cargo xtask demo`
 #[derive(Args)]
@@ -27,8 +27,6 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
         host::Kvm::NeedsLab => &[Need::Build, Need::Guest, Need::Lab],
     };
     packages::ensure(place, needs)?;
-    let kernel = packages::guest_kernel(place)?;
-    let busybox = packages::busybox(place).context("no busybox")?;
     let programs = [
         "build",
         "--release",
@@ -40,21 +38,13 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
     ];
     step("brood and the agent", &mut place.cargo(&programs))?;
 
+    let files = guest_files::make(place, Profile::Release)?;
     let mut command: Vec<OsString> = vec![
         place.program(Profile::Release, "brood").into(),
         "demo".into(),
+        "--files".into(),
+        files.into(),
     ];
-    let parts = [
-        ("--kernel", kernel.vmlinuz),
-        ("--modules", kernel.modules),
-        ("--agent", place.program(Profile::Release, "brood-agent")),
-        ("--busybox", busybox),
-    ];
-    command.extend(
-        parts
-            .into_iter()
-            .flat_map(|(option, path)| [option.into(), path.into()]),
-    );
     if options.json {
         command.push("--json".into());
     }

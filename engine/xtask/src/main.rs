@@ -8,6 +8,7 @@ mod cargo;
 mod check;
 mod demo;
 mod edges;
+mod guest_files;
 mod host;
 mod lab;
 mod packages;

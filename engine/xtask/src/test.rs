@@ -14,7 +14,7 @@ use clap::Args;
 use crate::packages::{self, CargoTool, Need};
 use crate::place::{Place, Profile};
 use crate::process::{output, say, status, step};
-use crate::{cargo, check, host, lab};
+use crate::{cargo, check, guest_files, host, lab};
 
 /// Seconds that all tests in the lab may take together.
 const LAB_LIMIT: u64 = 1500;
@@ -41,7 +41,6 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
     };
     packages::ensure(place, needs)?;
     let nextest = CargoTool::Nextest.ensure(place)?;
-    let fixtures = fixtures(place)?;
     if !options.only_lab {
         check::dependencies(place)?;
         cargo::formatting(place)?;
@@ -49,6 +48,7 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
     }
     let mut programs = place.cargo(&["build", "--workspace", "--bins", "--quiet"]);
     step("programs", &mut programs)?;
+    let fixtures = fixtures(place)?;
     if !options.only_lab {
         let failed = here(place, &nextest, options, &fixtures)?;
         if failed != 0 {
@@ -64,15 +64,9 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
 
 /// Variables by which tests find what they cannot fetch themselves: the lab has no network and a read-only root.
 fn fixtures(place: &Place) -> Result<Vec<(OsString, OsString)>> {
-    let kernel = packages::guest_kernel(place)?;
-    let busybox = packages::busybox(place).context("no busybox")?;
-    let program = |name| place.program(Profile::Dev, name);
     let fixtures = [
-        ("BROOD_GUEST_KERNEL", kernel.vmlinuz),
-        ("BROOD_GUEST_MODULES", kernel.modules),
-        ("BROOD_BUSYBOX", busybox),
-        ("BROOD_AGENT", program("brood-agent")),
-        ("BROOD_BIN", program("brood")),
+        ("BROOD_GUEST_FILES", guest_files::make(place, Profile::Dev)?),
+        ("BROOD_BIN", place.program(Profile::Dev, "brood")),
     ];
     Ok(fixtures
         .map(|(name, path)| (name.into(), path.into()))

@@ -1,8 +1,8 @@
 //! A machine from nothing: RAM, kernel or bare guest, vCPUs at their first instruction.
 
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 
 use brood_vmm::boot::{AcpiConfig, BootSpec, Cmdline, Kernel, RamLayout};
 use brood_vmm::{GuestRam, KvmHost, Machine, VcpuState, Vcpus};
@@ -15,6 +15,8 @@ use super::shared::Shared;
 use crate::protocol::{DiskSpec, GuestSpec, MachineSpec, OrphanPolicy, Refusal};
 
 const BOOT: &str = "boot";
+/// The most bytes of a kernel or initramfs that are read.
+const MAX_FILE: usize = 1 << 30;
 
 /// Makes the machine `spec` with `guest` in it; the cell is jailed when this returns, and no guest instruction ran.
 pub(super) fn boot(
@@ -105,10 +107,15 @@ fn bare(ram: &GuestRam, spec: &MachineSpec, states: &mut [VcpuState]) -> Result<
     Ok(())
 }
 
+/// Reads a whole file by offset: the descriptor's position is shared with every other cell that was handed it.
 fn read(fd: OwnedFd, what: &str) -> Result<Vec<u8>, Refusal> {
-    let mut bytes = Vec::new();
-    File::from(fd).read_to_end(&mut bytes).map_err(|error| {
+    let file = File::from(fd);
+    let read = file.metadata().and_then(|metadata| {
+        let mut bytes = vec![0; usize::try_from(metadata.len()).unwrap_or(usize::MAX).min(MAX_FILE)];
+        file.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
+    });
+    read.map_err(|error| {
         refuse(BOOT, &format!("cannot read {what}: {error}"), "check the file and its disk")
-    })?;
-    Ok(bytes)
+    })
 }

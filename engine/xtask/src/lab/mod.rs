@@ -156,7 +156,9 @@ struct Scratch {
 
 impl Scratch {
     fn new(place: &Place) -> Result<Self> {
-        let directory = place.cache.join("lab").join(std::process::id().to_string());
+        let labs = place.cache.join("lab");
+        remove_abandoned(&labs);
+        let directory = labs.join(std::process::id().to_string());
         fs::create_dir_all(&directory)
             .with_context(|| format!("making {}", directory.display()))?;
         Ok(Self { directory })
@@ -178,6 +180,15 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.directory) {
             eprintln!("    {} stays behind: {error}", self.directory.display());
+        }
+    }
+}
+
+/// Removes the directories of labs whose process was interrupted and is gone. What cannot be removed costs only space.
+fn remove_abandoned(labs: &Path) {
+    for entry in fs::read_dir(labs).into_iter().flatten().flatten() {
+        if !Path::new("/proc").join(entry.file_name()).exists() {
+            fs::remove_dir_all(entry.path()).ok();
         }
     }
 }
@@ -206,6 +217,19 @@ fn refuse_hidden(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn directory_of_a_dead_process_is_removed_and_of_a_living_one_kept() {
+        let labs = tempfile::tempdir().unwrap();
+        let living = labs.path().join(std::process::id().to_string());
+        // No process has an id beyond 2²², the limit of man 5 proc_sys_kernel's pid_max.
+        let dead = labs.path().join("4194305");
+        for directory in [&living, &dead] {
+            fs::create_dir(directory).unwrap();
+        }
+        remove_abandoned(labs.path());
+        assert!(living.exists() && !dead.exists());
+    }
 
     #[test]
     fn directory_that_the_lab_hides_is_refused_by_component_and_not_by_prefix() {

@@ -1,0 +1,90 @@
+//! The files a Linux guest starts from: kernel, initramfs and root disk, made once and handed to cells as descriptors.
+//!
+//! A directory of guest files holds `vmlinux` (unpacked, since a cell in a slow lab takes seconds to unpack one),
+//! `initramfs` and `disk.ext4`. Making them needs no privilege and writes nowhere else.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use brood_image::initramfs::{self, APPLETS, InitramfsSpec};
+use brood_image::modules::{GUEST_MODULES, ModuleDirectory};
+use brood_image::disk;
+use brood_vmm::boot::Kernel;
+
+/// Bytes of the demo's data disk.
+const DISK_BYTES: u64 = 64 << 20;
+
+/// What guest files are made of.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// A vmlinuz as a Debian package ships it, or a vmlinux.
+    pub kernel: PathBuf,
+    /// Its modules, `lib/modules/RELEASE`.
+    pub modules: PathBuf,
+    /// The agent, a static program.
+    pub agent: PathBuf,
+    /// A static busybox.
+    pub busybox: PathBuf,
+}
+
+/// Open guest files.
+#[derive(Debug)]
+pub struct GuestFiles {
+    /// The unpacked kernel.
+    pub kernel: File,
+    /// The initramfs.
+    pub initramfs: File,
+    /// The data disk's base image.
+    pub disk: File,
+}
+
+/// Makes guest files in `directory`, which is created.
+///
+/// # Errors
+/// A source is missing or malformed, or the directory cannot be written.
+pub fn prepare(sources: &Sources, directory: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(directory)
+        .with_context(|| format!("cannot create {}", directory.display()))?;
+    let kernel = Kernel::open(&sources.kernel)?;
+    match kernel.vmlinux() {
+        Some(vmlinux) => fs::write(directory.join("vmlinux"), vmlinux)?,
+        None => {
+            fs::copy(&sources.kernel, directory.join("vmlinux"))?;
+        }
+    }
+    let modules = ModuleDirectory::open(&sources.modules)?;
+    let loaded = modules.load(GUEST_MODULES)?;
+    let archive = initramfs::build(&InitramfsSpec {
+        agent: &sources.agent,
+        busybox: Some((&sources.busybox, APPLETS)),
+        release: modules.release(),
+        modules: &loaded,
+        hostname: "mother",
+    })?;
+    fs::write(directory.join("initramfs"), archive)?;
+    let content = tempfile::tempdir()?;
+    fs::write(content.path().join("README"), "The data disk of a Brood machine.\n")?;
+    disk::make_ext4(content.path(), &directory.join("disk.ext4"), DISK_BYTES)?;
+    Ok(())
+}
+
+impl GuestFiles {
+    /// Opens the files that [`prepare`] made.
+    ///
+    /// # Errors
+    /// One is missing.
+    pub fn open(directory: &Path) -> anyhow::Result<Self> {
+        let open = |name: &str| {
+            let path = directory.join(name);
+            File::open(&path).with_context(|| {
+                format!("cannot open {}: make guest files with `brood prepare`", path.display())
+            })
+        };
+        Ok(Self {
+            kernel: open("vmlinux")?,
+            initramfs: open("initramfs")?,
+            disk: open("disk.ext4")?,
+        })
+    }
+}

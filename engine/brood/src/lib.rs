@@ -1,0 +1,9 @@
+//! The `brood` command: Linux machines with an agent, the stamped fork, the demo, the doctor.
+
+pub mod demo;
+
+pub mod files;
+pub mod fork;
+pub mod host;
+pub mod identity;
+pub mod machine;

@@ -1,0 +1,161 @@
+//! A Linux machine and its agent.
+//!
+//! Invariant: whoever holds a [`Machine`] holds one that may run its workload: booted, or forked and then stamped and
+//! confirmed. What is not yet that has another type ([`crate::fork::Unstamped`]) and no way to run a program.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant as Deadline};
+
+use anyhow::Context;
+use brood_agent_proto::exec::ExecState;
+use brood_agent_proto::{Client, AGENT_PORT};
+use brood_agent_proto::exec::ExecSpec;
+use brood_cell::protocol::{DiskSpec, GuestSpec, MachineSpec};
+use brood_cell::Cell;
+use brood_units::MachineId;
+use brood_vmm::boot::CMDLINE;
+
+use crate::host::Host;
+use crate::identity;
+
+/// How long a kernel may take to boot until its agent answers; the lab emulates every instruction.
+const BOOT_PATIENCE: Duration = Duration::from_secs(180);
+/// How long one agent call may take.
+pub const CALL_PATIENCE: Duration = Duration::from_secs(60);
+/// The most output of one program that is taken.
+const OUTPUT_BYTES: usize = 1 << 20;
+
+/// How big a machine is.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// RAM, MiB.
+    pub ram_mib: u64,
+    /// vCPUs.
+    pub vcpus: u32,
+}
+
+/// A machine whose workload may run.
+pub struct Machine {
+    /// Its identity.
+    pub id: MachineId,
+    /// Whom it was forked from.
+    pub mother: Option<MachineId>,
+    /// Forks between the first machine of the lineage and this one.
+    pub generation: u32,
+    /// Its host name.
+    pub hostname: String,
+    pub(crate) cell: Cell,
+    pub(crate) agent: Option<Client>,
+}
+
+impl Machine {
+    /// Boots a machine and waits until its agent answers.
+    ///
+    /// # Errors
+    /// The cell refuses, the guest ends, or the agent does not answer in time; the console's last lines are shown.
+    pub fn boot(host: &Host, size: Size, extra_words: &str) -> anyhow::Result<Self> {
+        let mut cell = host.spawn()?;
+        let machine = MachineSpec {
+            ram_bytes: size.ram_mib << 20,
+            vcpus: size.vcpus,
+            disk: Some(DiskSpec::Base),
+        };
+        let guest = GuestSpec::Linux { command_line: format!("{CMDLINE} {extra_words}") };
+        let files = [
+            host.kvm.as_fd(),
+            host.files.disk.as_fd(),
+            host.files.kernel.as_fd(),
+            host.files.initramfs.as_fd(),
+        ];
+        cell.boot(&machine, &guest, &files)?;
+        cell.resume()?;
+        let agent = connect(&mut cell, BOOT_PATIENCE);
+        let agent = match agent {
+            Ok(agent) => agent,
+            Err(error) => {
+                let console = cell.console(0).map(|(_, _, bytes)| bytes).unwrap_or_default();
+                let console = String::from_utf8_lossy(&console).into_owned();
+                return Err(error.context(format!("the guest's console says:\n{console}")));
+            }
+        };
+        Ok(Self {
+            id: identity::machine_id()?,
+            mother: None,
+            generation: 0,
+            hostname: "mother".to_owned(),
+            cell,
+            agent: Some(agent),
+        })
+    }
+
+    /// The agent's connection.
+    ///
+    /// # Errors
+    /// An earlier fork failed half-way and broke it.
+    pub fn agent(&mut self) -> anyhow::Result<&mut Client> {
+        self.agent.as_mut().context("this machine has lost its agent")
+    }
+
+    /// Another connection to the agent.
+    ///
+    /// # Errors
+    /// The agent does not answer.
+    pub fn connect(&mut self) -> anyhow::Result<Client> {
+        connect(&mut self.cell, CALL_PATIENCE)
+    }
+
+    /// The cell, for what has nothing to do with the guest's inside.
+    pub fn cell(&mut self) -> &mut Cell {
+        &mut self.cell
+    }
+
+    /// Runs a shell line to its end; its standard output without the last line break.
+    ///
+    /// # Errors
+    /// It cannot be started or fails; its standard error is in the message.
+    pub fn shell(&mut self, line: &str) -> anyhow::Result<String> {
+        let output =
+            self.agent()?.run(&ExecSpec::new(["sh", "-c", line]), CALL_PATIENCE, OUTPUT_BYTES)?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(
+            output.state == ExecState::Exited { code: 0 },
+            "`{line}` ended with {:?}: {error}",
+            output.state
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+    }
+
+    /// Ends the machine.
+    ///
+    /// # Errors
+    /// It cannot be reaped.
+    pub fn end(self) -> anyhow::Result<()> {
+        self.cell.end()?;
+        Ok(())
+    }
+}
+
+/// Connects to the agent, again and again until it answers or time is up.
+pub(crate) fn connect(cell: &mut Cell, patience: Duration) -> anyhow::Result<Client> {
+    let deadline = Deadline::now() + patience;
+    loop {
+        let attempt = cell
+            .connect(AGENT_PORT)
+            .map_err(anyhow::Error::from)
+            .and_then(|stream| Ok(Client::handshake(stream, CALL_PATIENCE)?));
+        match attempt {
+            Ok(client) => return Ok(client),
+            Err(error) => {
+                let ended = matches!(
+                    error.downcast_ref(),
+                    Some(brood_cell::CellError::Ended(_) | brood_cell::CellError::Socket(_))
+                );
+                if ended || Deadline::now() >= deadline {
+                    return Err(error.context("the guest's agent does not answer"));
+                }
+                // Neither driver nor agent says when it is up: a refused connection is all there is.
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+}
