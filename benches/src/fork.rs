@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use brood_bare_guest::mailbox::Command;
 use brood_bare_guest::pattern::Spread;
-use brood_cell::protocol::{Checkpoint, Start};
 use brood_cell::Cell;
+use brood_cell::protocol::{Checkpoint, Start};
 use brood_units::{Instant, Stage};
 
 use crate::host::Host;
@@ -32,7 +32,9 @@ pub(crate) struct Plan {
 
 impl Plan {
     fn wants(&self, name: &str) -> bool {
-        self.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
+        self.only
+            .as_ref()
+            .is_none_or(|only| name.contains(only.as_str()))
     }
 }
 
@@ -61,9 +63,19 @@ struct Mother {
 
 fn live(host: &Host, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     let rows = [
-        ("live-fork/256MiB/16MiB-clustered", 256, 1, Spread::Clustered),
+        (
+            "live-fork/256MiB/16MiB-clustered",
+            256,
+            1,
+            Spread::Clustered,
+        ),
         ("live-fork/2GiB/16MiB-clustered", 2048, 1, Spread::Clustered),
-        ("live-fork/256MiB/16MiB-scattered", 256, 1, Spread::Scattered),
+        (
+            "live-fork/256MiB/16MiB-scattered",
+            256,
+            1,
+            Spread::Scattered,
+        ),
         ("live-fork/2GiB/16MiB-scattered", 2048, 1, Spread::Scattered),
         ("live-fork/256MiB/4vcpu", 256, 4, Spread::Clustered),
     ];
@@ -71,11 +83,18 @@ fn live(host: &Host, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     for (name, mib, vcpus, spread) in rows.into_iter().filter(|row| plan.wants(row.0)) {
         let mut cell = dirty_mother(host, mib, vcpus, spread)?;
         cell.pause()?;
-        mothers.push(Mother { name: name.to_owned(), cell, done: 0 });
+        mothers.push(Mother {
+            name: name.to_owned(),
+            cell,
+            done: 0,
+        });
     }
     while mothers.iter().any(|mother| mother.done < plan.samples) {
         for mother in &mut mothers {
-            eprint!("\r{:<40} {:>5} of {}", mother.name, mother.done, plan.samples);
+            eprint!(
+                "\r{:<40} {:>5} of {}",
+                mother.name, mother.done, plan.samples
+            );
             mother.cell.resume()?;
             for _ in 0..BLOCK.min(plan.samples - mother.done) {
                 rewrite(&mut mother.cell)?;
@@ -93,19 +112,25 @@ fn live(host: &Host, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
 fn dirty_mother(host: &Host, mib: u64, vcpus: u32, spread: Spread) -> anyhow::Result<Cell> {
     let mut cell = host.bare(mib, vcpus)?;
     let half = (mib << 20) / 2;
-    settle(cell.command(0, Command::Touch { start: FREE, bytes: half - FREE })?)?;
+    settle(cell.command(
+        0,
+        Command::Touch {
+            start: FREE,
+            bytes: half - FREE,
+        },
+    )?)?;
     cell.seal()?;
     for vcpu in 1..vcpus {
         let addr = half + (u64::from(vcpu) << 21);
         cell.begin_command(vcpu, Command::Count { addr })?;
     }
-    let (start, bytes) = (FREE, half - FREE);
-    cell.begin_command(0, Command::DirtyLoop { start, bytes, pages: DIRTY_PAGES, spread })?;
+    cell.begin_command(0, dirty_loop(mib, spread))?;
     Ok(cell)
 }
 
 pub(crate) fn settle(outcome: brood_bare_guest::mailbox::Outcome) -> anyhow::Result<u64> {
-    outcome.map_err(|(fault, detail)| anyhow::anyhow!("the bare guest reports {fault:?} ({detail})"))
+    outcome
+        .map_err(|(fault, detail)| anyhow::anyhow!("the bare guest reports {fault:?} ({detail})"))
 }
 
 /// Waits until the whole dirty set was rewritten.
@@ -122,9 +147,19 @@ fn sample_live(name: &str, mother: &mut Cell, report: &mut Report) -> anyhow::Re
     let fork = mother.fork(1, Checkpoint::Drop, Start::Run)?;
     let mut daughters = fork.daughters.into_iter().collect::<Result<Vec<_>, _>>()?;
     let mother_again = mother.first_instruction()?;
+    let entered = mother.stats()?.entered;
+    report.micros(
+        name,
+        "stage/resume",
+        entered.micros_since(fork.times.cloned),
+    );
     for daughter in &mut daughters {
         let first = daughter.first_instruction()?;
-        report.micros(name, "mother-pause", mother_again.micros_since(fork.times.asked));
+        report.micros(
+            name,
+            "mother-pause",
+            mother_again.micros_since(fork.times.asked),
+        );
         report.micros(name, "first-instruction", first.micros_since(fork.asked));
         let (times, birth) = (fork.times, daughter.birth());
         let ends = [
@@ -148,7 +183,13 @@ fn claim(host: &Host, samples: usize, report: &mut Report) -> anyhow::Result<()>
     use std::os::fd::AsFd;
     let name = "claim/256MiB";
     let mut template = host.bare(256, 1)?;
-    settle(template.command(0, Command::Touch { start: FREE, bytes: 128 << 20 })?)?;
+    settle(template.command(
+        0,
+        Command::Touch {
+            start: FREE,
+            bytes: 128 << 20,
+        },
+    )?)?;
     template.begin_command(0, Command::Count { addr: FREE })?;
     template.pause()?;
     let parts = template.template()?;
@@ -175,7 +216,8 @@ fn claim(host: &Host, samples: usize, report: &mut Report) -> anyhow::Result<()>
     Ok(())
 }
 
-/// One live fork into 64 daughters.
+/// One live fork into 64 daughters. The guest waits for a command at the fork, as a sandbox waits for its caller:
+/// 64 guests that spin on two cores would measure the scheduler.
 fn fan_out(host: &Host, samples: usize, report: &mut Report) -> anyhow::Result<()> {
     const DAUGHTERS: u32 = 64;
     let name = "fan-out/64";
@@ -183,6 +225,8 @@ fn fan_out(host: &Host, samples: usize, report: &mut Report) -> anyhow::Result<(
     for sample in 0..samples.div_ceil(DAUGHTERS as usize).max(10) {
         eprint!("\r{name:<40} {sample:>5}");
         rewrite(&mut mother)?;
+        settle(mother.command(0, Command::Idle {})?)?;
+        settle(mother.outcome(0)?)?;
         mother.clear_events();
         let fork = mother.fork(DAUGHTERS, Checkpoint::Drop, Start::Run)?;
         let mut daughters = fork.daughters.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -194,15 +238,30 @@ fn fan_out(host: &Host, samples: usize, report: &mut Report) -> anyhow::Result<(
         let again = mother.first_instruction()?;
         report.micros(name, "mother-pause", again.micros_since(fork.times.asked));
         Cell::end_all(daughters)?;
+        mother.begin_command(0, dirty_loop(256, Spread::Clustered))?;
     }
     eprintln!();
     Ok(())
 }
 
+/// Rewrites the dirty set within the touched half of `mib` MiB for ever.
+fn dirty_loop(mib: u64, spread: Spread) -> Command {
+    let bytes = (mib << 20) / 2 - FREE;
+    Command::DirtyLoop {
+        start: FREE,
+        bytes,
+        pages: DIRTY_PAGES,
+        spread,
+    }
+}
+
 /// A chain of daughters of daughters, all ancestors alive (and paused, so that they do not compete for the cores).
 fn depth(host: &Host, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     let depths = [1_usize, 8, 32];
-    if !depths.iter().any(|depth| plan.wants(&format!("depth/{depth}"))) {
+    if !depths
+        .iter()
+        .any(|depth| plan.wants(&format!("depth/{depth}")))
+    {
         return Ok(());
     }
     let mut line = vec![dirty_mother(host, 256, 1, Spread::Clustered)?];

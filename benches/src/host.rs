@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use anyhow::Context;
 use brood_cell::protocol::{DiskSpec, GuestSpec, MachineSpec};
-use brood_cell::{become_reaper, Cell, CellProgram, LayerSource};
+use brood_cell::{Cell, CellProgram, LayerSource, become_reaper};
 
 /// A host to measure.
 pub(crate) struct Host {
@@ -23,16 +23,26 @@ impl Host {
             .context("cannot open /dev/kvm: run `brood doctor`")?;
         become_reaper()?;
         let path = std::env::current_exe()?.with_file_name("brood-cell");
-        anyhow::ensure!(path.exists(), "{} is missing: start this with `cargo xtask bench fork`", path.display());
+        anyhow::ensure!(
+            path.exists(),
+            "{} is missing: start this with `cargo xtask bench fork`",
+            path.display()
+        );
         Ok(Self {
             kvm,
-            program: CellProgram { path, arguments: Vec::new() },
+            program: CellProgram {
+                path,
+                arguments: Vec::new(),
+            },
             layers: tempfile::tempdir()?,
         })
     }
 
     pub(crate) fn spawn(&self) -> anyhow::Result<Cell> {
-        Ok(Cell::spawn(&self.program, LayerSource::new(self.layers.path()))?)
+        Ok(Cell::spawn(
+            &self.program,
+            LayerSource::new(self.layers.path()),
+        )?)
     }
 
     /// A running bare guest with all devices present.

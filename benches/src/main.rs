@@ -31,7 +31,11 @@ enum Bench {
 }
 
 fn main() -> anyhow::Result<()> {
-    let Bench::Fork { json, samples, only } = Arguments::parse().bench;
+    let Bench::Fork {
+        json,
+        samples,
+        only,
+    } = Arguments::parse().bench;
     let mut report = report::Report::new();
     let plan = fork::Plan { samples, only };
     fork::run(&host::Host::open()?, &plan, &mut report)?;

@@ -9,7 +9,7 @@ use brood_cell::Cell;
 
 use crate::fork::settle;
 use crate::host::Host;
-use crate::report::{meminfo, Report};
+use crate::report::{Report, meminfo};
 
 const DAUGHTERS: usize = 200;
 const RAM_MIB: u64 = 128;
@@ -20,7 +20,13 @@ const PVM_KIB_PER_MIB: f64 = 2.5;
 pub(crate) fn density(host: &Host, report: &mut Report) -> anyhow::Result<()> {
     let name = "density/200";
     let mut template = host.bare(RAM_MIB, 1)?;
-    settle(template.command(0, Command::Touch { start: 2 << 20, bytes: 62 << 20 })?)?;
+    settle(template.command(
+        0,
+        Command::Touch {
+            start: 2 << 20,
+            bytes: 62 << 20,
+        },
+    )?)?;
     template.pause()?;
     let parts = template.template()?;
     let before = meminfo("MemAvailable").context("no MemAvailable")?;
@@ -52,7 +58,12 @@ pub(crate) fn rollup(pid: u32) -> anyhow::Result<(f64, f64)> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let field = |name: &str| -> f64 {
         let lines = text.lines().filter(|line| line.starts_with(name));
-        lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok()).sum()
+        lines
+            .filter_map(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok())
+            .sum()
     };
-    Ok((field("Private_Clean:") + field("Private_Dirty:"), field("Pss:")))
+    Ok((
+        field("Private_Clean:") + field("Private_Dirty:"),
+        field("Pss:"),
+    ))
 }

@@ -35,7 +35,10 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn new() -> Self {
-        Self { order: Vec::new(), samples: BTreeMap::new() }
+        Self {
+            order: Vec::new(),
+            samples: BTreeMap::new(),
+        }
     }
 
     /// Adds one sample in microseconds.
@@ -60,7 +63,9 @@ impl Report {
     fn rows(&mut self) -> Vec<Row> {
         let mut rows = Vec::with_capacity(self.order.len());
         for (name, metric, unit) in &self.order {
-            let Some(samples) = self.samples.get_mut(&(name.clone(), metric.clone())) else { continue };
+            let Some(samples) = self.samples.get_mut(&(name.clone(), metric.clone())) else {
+                continue;
+            };
             samples.sort_by(f64::total_cmp);
             rows.push(Row {
                 name: name.clone(),
@@ -78,7 +83,10 @@ impl Report {
     /// Prints a table, and the JSON object as the last line if asked for.
     pub(crate) fn print(mut self, json: bool) -> anyhow::Result<()> {
         let rows = self.rows();
-        println!("{:<34} {:<18} {:>6} {:>10} {:>10} {:>10}  unit", "row", "metric", "n", "p50", "p99", "max");
+        println!(
+            "{:<34} {:<18} {:>6} {:>10} {:>10} {:>10}  unit",
+            "row", "metric", "n", "p50", "p99", "max"
+        );
         for row in &rows {
             println!(
                 "{:<34} {:<18} {:>6} {:>10.1} {:>10.1} {:>10.1}  {}",
@@ -104,12 +112,16 @@ fn machine() -> Machine {
     let cpuinfo = read("/proc/cpuinfo");
     let field = |name: &str| {
         let line = cpuinfo.lines().find(|line| line.starts_with(name));
-        line.and_then(|line| line.split_once(": ")).map_or(String::new(), |(_, value)| value.to_owned())
+        line.and_then(|line| line.split_once(": "))
+            .map_or(String::new(), |(_, value)| value.to_owned())
     };
     let has = |flag: &str| field("flags").split(' ').any(|word| word == flag);
     Machine {
         cpu: field("model name"),
-        cpus: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
+        cpus: cpuinfo
+            .lines()
+            .filter(|line| line.starts_with("processor"))
+            .count(),
         memory_kib: meminfo("MemTotal").unwrap_or(0),
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         kvm: match (has("vmx"), has("svm")) {

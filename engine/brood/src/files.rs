@@ -7,9 +7,9 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use brood_image::disk;
 use brood_image::initramfs::{self, APPLETS, InitramfsSpec};
 use brood_image::modules::{GUEST_MODULES, ModuleDirectory};
-use brood_image::disk;
 use brood_vmm::boot::Kernel;
 
 /// Bytes of the demo's data disk.
@@ -64,7 +64,10 @@ pub fn prepare(sources: &Sources, directory: &Path) -> anyhow::Result<()> {
     })?;
     fs::write(directory.join("initramfs"), archive)?;
     let content = tempfile::tempdir()?;
-    fs::write(content.path().join("README"), "The data disk of a Brood machine.\n")?;
+    fs::write(
+        content.path().join("README"),
+        "The data disk of a Brood machine.\n",
+    )?;
     disk::make_ext4(content.path(), &directory.join("disk.ext4"), DISK_BYTES)?;
     Ok(())
 }
@@ -78,7 +81,10 @@ impl GuestFiles {
         let open = |name: &str| {
             let path = directory.join(name);
             File::open(&path).with_context(|| {
-                format!("cannot open {}: make guest files with `brood prepare`", path.display())
+                format!(
+                    "cannot open {}: make guest files with `brood prepare`",
+                    path.display()
+                )
             })
         };
         Ok(Self {

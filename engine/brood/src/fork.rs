@@ -21,7 +21,7 @@ use brood_vmm::now;
 
 use crate::host::Host;
 use crate::identity;
-use crate::machine::{connect, Machine, CALL_PATIENCE};
+use crate::machine::{CALL_PATIENCE, Machine, connect};
 
 /// How long the workload may take to freeze before the fork is refused.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(20);
@@ -108,14 +108,18 @@ pub struct Template {
 /// The workload does not freeze (it is thawed again, the blocking pid is named), or the point cannot be taken.
 pub fn live(mother: &mut Machine, daughters: u32, keep: Checkpoint) -> anyhow::Result<LiveFork> {
     let token = identity::fork_token()?;
-    let agent = mother.agent.take().context("this machine has lost its agent")?;
+    let agent = mother
+        .agent
+        .take()
+        .context("this machine has lost its agent")?;
     let freeze_sent = now();
     let quiesced = match agent.quiesce(token, FREEZE_PATIENCE) {
         Ok(quiesced) => quiesced,
         Err(error) => {
             // A refusal has thawed everything again; the next call finds a new connection.
             mother.agent = connect(&mut mother.cell, CALL_PATIENCE).ok();
-            return Err(error).context("the workload does not freeze, so the machine is not forked");
+            return Err(error)
+                .context("the workload does not freeze, so the machine is not forked");
         }
     };
     let ticket = quiesced.ticket();
@@ -196,7 +200,10 @@ impl Template {
     /// The workload does not freeze, or the host is out of memory.
     pub fn seal(mut machine: Machine) -> anyhow::Result<Self> {
         let token = identity::fork_token()?;
-        let agent = machine.agent.take().context("this machine has lost its agent")?;
+        let agent = machine
+            .agent
+            .take()
+            .context("this machine has lost its agent")?;
         let quiesced = agent.quiesce(token, FREEZE_PATIENCE)?;
         let ticket = quiesced.ticket();
         machine.cell.pause()?;
@@ -315,7 +322,10 @@ impl Unstamped {
         let before = wall_clock_ns();
         let confirmed = stamped.confirm()?;
         let after = wall_clock_ns();
-        anyhow::ensure!(Deadline::now() < deadline, "she did not confirm within {patience:?}");
+        anyhow::ensure!(
+            Deadline::now() < deadline,
+            "she did not confirm within {patience:?}"
+        );
         let confirm = confirmed.report().clone();
         let confirmed_at = now();
         let mut agent = confirmed.thaw()?;
@@ -337,7 +347,13 @@ impl Unstamped {
             cell: self.cell,
             agent: Some(agent),
         };
-        Ok(Daughter { machine, stamp, confirm, seen_frozen, timing })
+        Ok(Daughter {
+            machine,
+            stamp,
+            confirm,
+            seen_frozen,
+            timing,
+        })
     }
 
     /// Her cell's process.
@@ -366,7 +382,9 @@ pub fn stamp_all(
         stamping
             .into_iter()
             .map(|thread| {
-                thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the stamping thread panicked")))
+                thread
+                    .join()
+                    .unwrap_or_else(|_| Err(anyhow::anyhow!("the stamping thread panicked")))
             })
             .collect()
     })

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use anyhow::Context;
-use brood_cell::{become_reaper, Cell, CellProgram, LayerSource};
+use brood_cell::{Cell, CellProgram, LayerSource, become_reaper};
 
 use crate::files::GuestFiles;
 
@@ -51,6 +51,9 @@ impl Host {
     /// # Errors
     /// It cannot be started.
     pub fn spawn(&self) -> anyhow::Result<Cell> {
-        Ok(Cell::spawn(&self.program, LayerSource::new(self.directory.path()))?)
+        Ok(Cell::spawn(
+            &self.program,
+            LayerSource::new(self.directory.path()),
+        )?)
     }
 }

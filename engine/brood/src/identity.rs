@@ -2,7 +2,7 @@
 
 use brood_agent_proto::{BootId, ForkToken, Seed};
 use brood_units::MachineId;
-use rustix::rand::{getrandom, GetRandomFlags};
+use rustix::rand::{GetRandomFlags, getrandom};
 
 /// A new machine id.
 ///

@@ -1,7 +1,7 @@
 //! The `brood` command: Linux machines with an agent, the stamped fork, the demo, the doctor.
 
 pub mod demo;
-
+pub mod doctor;
 pub mod files;
 pub mod fork;
 pub mod host;

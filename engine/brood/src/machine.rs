@@ -7,11 +7,11 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant as Deadline};
 
 use anyhow::Context;
-use brood_agent_proto::exec::ExecState;
-use brood_agent_proto::{Client, AGENT_PORT};
 use brood_agent_proto::exec::ExecSpec;
-use brood_cell::protocol::{DiskSpec, GuestSpec, MachineSpec};
+use brood_agent_proto::exec::ExecState;
+use brood_agent_proto::{AGENT_PORT, Client};
 use brood_cell::Cell;
+use brood_cell::protocol::{DiskSpec, GuestSpec, MachineSpec};
 use brood_units::MachineId;
 use brood_vmm::boot::CMDLINE;
 
@@ -60,7 +60,9 @@ impl Machine {
             vcpus: size.vcpus,
             disk: Some(DiskSpec::Base),
         };
-        let guest = GuestSpec::Linux { command_line: format!("{CMDLINE} {extra_words}") };
+        let guest = GuestSpec::Linux {
+            command_line: format!("{CMDLINE} {extra_words}"),
+        };
         let files = [
             host.kvm.as_fd(),
             host.files.disk.as_fd(),
@@ -73,7 +75,10 @@ impl Machine {
         let agent = match agent {
             Ok(agent) => agent,
             Err(error) => {
-                let console = cell.console(0).map(|(_, _, bytes)| bytes).unwrap_or_default();
+                let console = cell
+                    .console(0)
+                    .map(|(_, _, bytes)| bytes)
+                    .unwrap_or_default();
                 let console = String::from_utf8_lossy(&console).into_owned();
                 return Err(error.context(format!("the guest's console says:\n{console}")));
             }
@@ -93,7 +98,9 @@ impl Machine {
     /// # Errors
     /// An earlier fork failed half-way and broke it.
     pub fn agent(&mut self) -> anyhow::Result<&mut Client> {
-        self.agent.as_mut().context("this machine has lost its agent")
+        self.agent
+            .as_mut()
+            .context("this machine has lost its agent")
     }
 
     /// Another connection to the agent.
@@ -114,15 +121,20 @@ impl Machine {
     /// # Errors
     /// It cannot be started or fails; its standard error is in the message.
     pub fn shell(&mut self, line: &str) -> anyhow::Result<String> {
-        let output =
-            self.agent()?.run(&ExecSpec::new(["sh", "-c", line]), CALL_PATIENCE, OUTPUT_BYTES)?;
+        let output = self.agent()?.run(
+            &ExecSpec::new(["sh", "-c", line]),
+            CALL_PATIENCE,
+            OUTPUT_BYTES,
+        )?;
         let error = String::from_utf8_lossy(&output.stderr);
         anyhow::ensure!(
             output.state == ExecState::Exited { code: 0 },
             "`{line}` ended with {:?}: {error}",
             output.state
         );
-        Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+        Ok(String::from_utf8_lossy(&output.stdout)
+            .trim_end()
+            .to_owned())
     }
 
     /// Ends the machine.

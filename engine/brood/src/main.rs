@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use brood::{demo, doctor};
 use brood::files::{self, Sources};
-use brood::demo;
 use clap::{Args, Parser, Subcommand};
 
 #[derive(Parser)]
@@ -63,10 +63,20 @@ struct SourceOptions {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Cell => return brood_cell::process::main(),
-        Command::Doctor { json: _ } => Err(anyhow::anyhow!("")),
+        Command::Doctor { json } => doctor::run(json),
         Command::Prepare { sources, out } => {
-            let SourceOptions { kernel, modules, agent, busybox } = sources;
-            let sources = Sources { kernel, modules, agent, busybox };
+            let SourceOptions {
+                kernel,
+                modules,
+                agent,
+                busybox,
+            } = sources;
+            let sources = Sources {
+                kernel,
+                modules,
+                agent,
+                busybox,
+            };
             files::prepare(&sources, &out).map(|()| ExitCode::SUCCESS)
         }
         Command::Demo { files, json } => demo::run(&files, json).map(|()| ExitCode::SUCCESS),

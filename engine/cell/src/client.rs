@@ -16,7 +16,7 @@ use std::time::{Duration, Instant as Deadline};
 use brood_bare_guest::mailbox::{self, Command, Outcome};
 use brood_units::Instant;
 use brood_vmm::now;
-use rustix::event::{poll, PollFd, PollFlags};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{
     pidfd_open, pidfd_send_signal, waitid, Pid, PidfdFlags, Signal, WaitId, WaitIdOptions,
@@ -30,6 +30,11 @@ use crate::seqpacket::{Control, SocketError};
 
 /// How long a cell may take to answer before it counts as hung; boot loads a kernel, sealing copies RAM.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The most answers to asks that were given up, and the most events, that wait to be looked at.
+const MAX_ANSWERS: usize = 64;
+const MAX_EVENTS: usize = 1024;
+/// How long one who closed her socket may take to end.
+const LAST_BREATH: Duration = Duration::from_secs(5);
 const READER_STACK: usize = 128 << 10;
 
 /// A cell could not be started, asked or heard.
@@ -162,8 +167,16 @@ type Answer = (Result<Reply, Refusal>, Vec<OwnedFd>);
 struct Inbox {
     answers: HashMap<u64, Answer>,
     events: VecDeque<(Event, Vec<OwnedFd>)>,
+    /// The frozen point and whom it forked, where this line belongs to the last of them.
+    delivered: Option<Delivered>,
     ending: Option<Ending>,
     closed: bool,
+}
+
+/// A frozen point's last word.
+struct Delivered {
+    point: Option<OwnedFd>,
+    infants: Vec<u32>,
 }
 
 struct Line {
@@ -180,6 +193,8 @@ pub struct Cell {
     pid: u32,
     pidfd: Option<OwnedFd>,
     birth: BirthTimes,
+    /// The frozen point of her last fork: if she ends before it, it becomes a child of this process.
+    point: Option<OwnedFd>,
     reaped: Option<EndCause>,
 }
 
@@ -255,14 +270,14 @@ impl Cell {
     /// Forks the machine as it is now into `daughters`, all from one point.
     ///
     /// # Errors
-    /// The point could not be taken; the mother runs on. A daughter that failed is an error in her place.
+    /// The point could not be taken; the mother runs on. If she herself ends before she answers, whoever was born of it
+    /// ends as well. A daughter that failed is an error in her place.
     pub fn fork(
         &mut self,
         daughters: u32,
         checkpoint: Checkpoint,
         start: Start,
     ) -> Result<Fork, CellError> {
-        let count = daughters + u32::from(checkpoint == Checkpoint::Keep);
         if daughters > MAX_DAUGHTERS {
             return Err(Refusal {
                 operation: format!("fork into {daughters} daughters"),
@@ -271,6 +286,7 @@ impl Cell {
             }
             .into());
         }
+        let count = daughters + u32::from(checkpoint == Checkpoint::Keep);
         let mut ours = Vec::with_capacity(count as usize);
         let mut theirs = Vec::with_capacity(count as usize);
         for _ in 0..count {
@@ -284,14 +300,21 @@ impl Cell {
         let id = self.ask(request, &files)?;
         drop(files);
         drop(theirs);
-        let times = match self.answer(id)? {
-            (Reply::Forked(times), _) => times,
-            (other, _) => return Err(CellError::Confused(format!("{other:?}"))),
-        };
+        let answer = self.answer(id);
         let layers = self.line.layers.clone();
-        let infants: Vec<_> = ours.into_iter().map(|fd| Self::over(fd, layers.clone())).collect();
-        let mut born: VecDeque<_> =
-            (0..).zip(infants).map(|(index, cell)| cell.and_then(|cell| cell.born(index))).collect();
+        let times = match answer {
+            Ok((Reply::Forked(times), _)) => times,
+            Ok((other, _)) => return Err(CellError::Confused(format!("{other:?}"))),
+            Err(error @ CellError::Ended(_)) => {
+                let (born, point) = deliver(ours, &layers);
+                drop(born);
+                point.iter().for_each(bury_point);
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
+        let (mut born, point) = deliver(ours, &layers);
+        self.point = point;
         let checkpoint = match checkpoint {
             Checkpoint::Keep => born.pop_back(),
             Checkpoint::Drop => None,
@@ -502,23 +525,23 @@ impl Cell {
             pid: 0,
             pidfd: None,
             birth: BirthTimes::default(),
+            point: None,
             reaped: None,
         })
     }
 
+    /// Waits for the first cry; one that ended without any is [`CellError::Ended`] with no cause yet.
     fn born(mut self, index: u32) -> Result<Self, CellError> {
         let cry = |event: &Event| matches!(event, Event::Born { .. } | Event::Stillborn { .. });
-        let stillborn = |reason: String| CellError::Stillborn { index, reason };
-        match self.event(cry, PATIENCE) {
-            Ok((Event::Born { pid, times, .. }, mut fds)) => {
+        match self.event(cry, PATIENCE)? {
+            (Event::Born { pid, times, .. }, mut fds) => {
                 self.pid = pid;
                 self.birth = times;
                 self.pidfd = fds.pop();
                 Ok(self)
             }
-            Ok((Event::Stillborn { reason, .. }, _)) => Err(stillborn(reason)),
-            Ok((other, _)) => Err(CellError::Confused(format!("{other:?}"))),
-            Err(error) => Err(stillborn(error.to_string())),
+            (Event::Stillborn { reason, .. }, _) => Err(CellError::Stillborn { index, reason }),
+            (other, _) => Err(CellError::Confused(format!("{other:?}"))),
         }
     }
 
@@ -590,6 +613,7 @@ impl Cell {
                 cause.signal = status.terminating_signal();
             }
         }
+        self.point.take().iter().for_each(bury_point);
         // The reader sees the end of the socket once the process is gone, after everything the cell said.
         let mut inbox = self.line.inbox();
         while !inbox.closed {
@@ -622,17 +646,24 @@ impl Line {
         loop {
             match self.control.receive::<FromCell>() {
                 Ok((FromCell::Answer { id, result }, fds)) => {
-                    if id != 0 {
-                        self.inbox().answers.insert(id, (result, fds));
+                    let mut inbox = self.inbox();
+                    if id != 0 && inbox.answers.len() < MAX_ANSWERS {
+                        inbox.answers.insert(id, (result, fds));
                     }
                 }
                 Ok((FromCell::Event(Event::WantsLayer), _)) => self.give_layer(),
+                Ok((FromCell::Event(Event::Delivered { infants }), mut fds)) => {
+                    self.inbox().delivered = Some(Delivered { point: fds.pop(), infants });
+                }
                 Ok((FromCell::Event(event), fds)) => {
                     let mut inbox = self.inbox();
                     if let Event::Ended(ending) = &event {
                         inbox.ending = Some(ending.clone());
                     }
-                    inbox.events.push_back((event, fds));
+                    // What nobody looks at is not kept for ever, least of all the streams a guest opens.
+                    if inbox.events.len() < MAX_EVENTS {
+                        inbox.events.push_back((event, fds));
+                    }
                 }
                 Err(SocketError::Malformed(_)) => {}
                 Err(_) => {
@@ -645,6 +676,17 @@ impl Line {
         }
     }
 
+    /// The frozen point and whom it forked, or none if it ended without telling.
+    fn delivered(&self) -> Option<Delivered> {
+        let inbox = self.inbox();
+        let silent = |inbox: &mut Inbox| inbox.delivered.is_none() && !inbox.closed;
+        let (mut inbox, _) = self
+            .changed
+            .wait_timeout_while(inbox, LAST_BREATH, silent)
+            .unwrap_or_else(PoisonError::into_inner);
+        inbox.delivered.take()
+    }
+
     /// Without a layer the guest's writes wait; the event queue then shows why.
     fn give_layer(&self) {
         let given = self.layers.fresh().map_err(|error| error.to_string()).and_then(|layer| {
@@ -655,6 +697,54 @@ impl Line {
             self.inbox().events.push_back((Event::WantsLayer, Vec::new()));
         }
     }
+}
+
+/// Those at the other ends of `ours`, each once she has said that she lives, and the point they came from.
+fn deliver(ours: Vec<OwnedFd>, layers: &LayerSource) -> (VecDeque<Result<Cell, CellError>>, Option<OwnedFd>) {
+    let infants: Vec<_> = ours.into_iter().map(|fd| Cell::over(fd, layers.clone())).collect();
+    let last = infants.last().and_then(|cell| cell.as_ref().ok()).map(|cell| Arc::clone(&cell.line));
+    let mut born: VecDeque<_> =
+        (0..).zip(infants).map(|(index, cell)| cell.and_then(|cell| cell.born(index))).collect();
+    let Some(Delivered { point, infants }) = last.and_then(|line| line.delivered()) else {
+        return (born, None);
+    };
+    for ((index, pid), infant) in (0..).zip(infants).zip(&mut born) {
+        let Err(error) = infant else { continue };
+        let cause = bury(pid);
+        if let (CellError::Ended(_), Some(cause)) = (&*error, cause) {
+            *error = CellError::Stillborn { index, reason: format!("ended while being born: {cause}") };
+        }
+    }
+    (born, point)
+}
+
+/// Takes the status of a frozen point whose mother has ended. While she lived, the kernel did so at its end.
+fn bury_point(point: &OwnedFd) {
+    if ends_soon(point) {
+        // No status means that it is no child of this process: it ended before she did.
+        waitid(WaitId::PidFd(point.as_fd()), WaitIdOptions::EXITED).ok();
+    }
+}
+
+fn ends_soon(pidfd: &OwnedFd) -> bool {
+    let limit = Timespec { tv_sec: LAST_BREATH.as_secs().cast_signed(), tv_nsec: 0 };
+    matches!(poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&limit)), Ok(1))
+}
+
+/// Takes the status of a child of this process that ended without a word. It is never killed by its number, which is
+/// only what another process has said.
+fn bury(pid: u32) -> Option<EndCause> {
+    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    if !ends_soon(&pidfd) {
+        return None;
+    }
+    let status = take_status(&pidfd).ok()??;
+    Some(EndCause {
+        ending: None,
+        code: status.exit_status(),
+        signal: status.terminating_signal(),
+    })
 }
 
 fn wait_for_exit(pidfd: &OwnedFd) -> Result<(), CellError> {

@@ -299,6 +299,11 @@ pub enum Event {
     },
     /// The machine will not run again; the cell's process ends next.
     Ended(Ending),
+    /// Whom a frozen point has forked; it says so over the socket of the last of them and ends. Descriptor: its pidfd.
+    Delivered {
+        /// Process ids in the order of the sockets; 0 where fork(2) failed.
+        infants: Vec<u32>,
+    },
 }
 
 /// How a machine came to its end.

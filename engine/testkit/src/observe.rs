@@ -25,9 +25,13 @@ pub fn children_of(pid: u32) -> Vec<u32> {
     numbers_in("/proc").into_iter().filter(|child| parent_of(*child) == Some(pid)).collect()
 }
 
-/// The threads of a process.
+/// The threads of a process, without those that KVM puts there for its own work.
 pub fn threads_of(pid: u32) -> Vec<u32> {
-    numbers_in(&format!("/proc/{pid}/task"))
+    let tasks = format!("/proc/{pid}/task");
+    let is_kvms = |thread: &u32| {
+        fs::read_to_string(format!("{tasks}/{thread}/comm")).is_ok_and(|name| name.starts_with("kvm"))
+    };
+    numbers_in(&tasks).into_iter().filter(|thread| !is_kvms(thread)).collect()
 }
 
 /// The state letter of a process (R, S, D, Z, …), or none if there is no such process.

@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 
 /// Now, on the clock every process of this host shares.
 pub fn now() -> Instant {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: the out-pointer is a live local; CLOCK_MONOTONIC always exists.
     let result = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
     debug_assert_eq!(result, 0, "CLOCK_MONOTONIC exists");

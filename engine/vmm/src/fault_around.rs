@@ -9,7 +9,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use rustix::mm::{userfaultfd, UserfaultfdFlags};
+use rustix::mm::{UserfaultfdFlags, userfaultfd};
 
 /// `struct uffdio_api`, include/uapi/linux/userfaultfd.h.
 #[repr(C)]
@@ -46,7 +46,11 @@ impl NoFaultAround {
         let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::from_bits_retain(USER_MODE_ONLY);
         // SAFETY: a userfaultfd without registrations changes nothing.
         let fd = unsafe { userfaultfd(flags) }?;
-        let mut api = Api { api: UFFD_API, features: 0, ioctls: 0 };
+        let mut api = Api {
+            api: UFFD_API,
+            features: 0,
+            ioctls: 0,
+        };
         // SAFETY: the argument is the struct this ioctl reads and writes.
         let result = unsafe { libc::ioctl(fd.as_raw_fd(), UFFDIO_API, &raw mut api) };
         if result != 0 {
@@ -58,7 +62,12 @@ impl NoFaultAround {
     /// # Errors
     /// The range is not private memory of a file or anonymous.
     pub(crate) fn cover(&self, start: u64, len: u64) -> io::Result<()> {
-        let mut register = Register { start, len, mode: MODE_WP, ioctls: 0 };
+        let mut register = Register {
+            start,
+            len,
+            mode: MODE_WP,
+            ioctls: 0,
+        };
         // SAFETY: the argument is the struct this ioctl reads and writes; write protection that is never armed
         // changes neither contents nor access.
         let result = unsafe { libc::ioctl(self.0.as_raw_fd(), UFFDIO_REGISTER, &raw mut register) };

@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
-use kvm_bindings::{kvm_cpuid_entry2, CpuId, KVM_MAX_CPUID_ENTRIES};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::{Cap, Kvm};
 
 /// KVM's paravirtual feature leaf (Documentation/virt/kvm/x86/cpuid.rst).
@@ -86,7 +86,12 @@ impl KvmHost {
             .filter(|index| !is_excluded(*index))
             .collect();
         let max_vcpus = kvm.get_max_vcpus();
-        Ok(Self { kvm, cpuid, msrs, max_vcpus })
+        Ok(Self {
+            kvm,
+            cpuid,
+            msrs,
+            max_vcpus,
+        })
     }
 
     /// The descriptor that must stay open in every fork.
@@ -135,7 +140,11 @@ fn adjust(entry: &mut kvm_cpuid_entry2, index: u32, count: u32) {
         0x1 => {
             entry.ebx = entry.ebx & 0xffff | index << 24 | count << 16;
             entry.ecx |= 1 << 31 | 1 << 24; // hypervisor present, TSC deadline timer
-            entry.edx = if count > 1 { entry.edx | 1 << 28 } else { entry.edx & !(1 << 28) };
+            entry.edx = if count > 1 {
+                entry.edx | 1 << 28
+            } else {
+                entry.edx & !(1 << 28)
+            };
         }
         0x4 => entry.eax = entry.eax & 0x3ff_ffff & !(0xfff << 14) | (count - 1) << 26,
         0xa => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0), // no PMU
@@ -171,7 +180,10 @@ fn is_excluded(index: u32) -> bool {
 }
 
 fn query(operation: &'static str, error: kvm_ioctls::Error) -> HostError {
-    HostError::Query { operation, source: error.into() }
+    HostError::Query {
+        operation,
+        source: error.into(),
+    }
 }
 
 #[cfg(test)]
@@ -180,17 +192,29 @@ mod tests {
 
     #[test]
     fn each_vcpu_finds_its_own_apic_id_and_no_pmu() {
-        let mut leaf = kvm_cpuid_entry2 { function: 1, ebx: 0xff00_1234, ..Default::default() };
+        let mut leaf = kvm_cpuid_entry2 {
+            function: 1,
+            ebx: 0xff00_1234,
+            ..Default::default()
+        };
         adjust(&mut leaf, 3, 4);
         assert_eq!(leaf.ebx, 3 << 24 | 4 << 16 | 0x1234);
-        let mut pmu = kvm_cpuid_entry2 { function: 0xa, eax: 7, ..Default::default() };
+        let mut pmu = kvm_cpuid_entry2 {
+            function: 0xa,
+            eax: 7,
+            ..Default::default()
+        };
         adjust(&mut pmu, 0, 1);
         assert_eq!(pmu.eax, 0);
     }
 
     #[test]
     fn asynchronous_page_faults_are_not_offered() {
-        let mut leaf = kvm_cpuid_entry2 { function: KVM_FEATURES, eax: !0, ..Default::default() };
+        let mut leaf = kvm_cpuid_entry2 {
+            function: KVM_FEATURES,
+            eax: !0,
+            ..Default::default()
+        };
         adjust(&mut leaf, 0, 1);
         assert_eq!(leaf.eax & ASYNC_PF_BITS, 0);
     }

@@ -17,11 +17,14 @@ mod thread;
 mod vcpu;
 mod vcpu_state;
 
-pub use clock::{now, ClockPolicy};
-pub use kvm_ioctls::VcpuFd;
+pub use clock::{ClockPolicy, now};
 pub use host::{HostError, KvmHost};
+pub use kvm_ioctls::VcpuFd;
 pub use machine::{Machine, MachineError, MachineState};
-pub use probe::{fault_around_control, guest_speed, sealing, slot_times, GuestMode, GuestSpeed, ProbeError, SlotTimes};
+pub use probe::{
+    GuestMode, GuestSpeed, ProbeError, SlotTimes, fault_around_control, guest_speed,
+    memfd_collapse, slot_times,
+};
 pub use ram::{GuestRam, RamError, RamRegion};
 pub use seal::{SealError, SealReport, SealedRam, SealedRun};
 pub use vcpu::{ExitHandler, IoWait, VcpuEnd, VcpuError, VcpuSlot, VcpuTimes, Vcpus};

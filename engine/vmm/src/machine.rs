@@ -8,14 +8,14 @@
 use std::io;
 
 use kvm_bindings::{
-    kvm_clock_data, kvm_irqchip, kvm_regs, kvm_sregs, kvm_userspace_memory_region,
     KVM_CLOCK_REALTIME, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
+    kvm_clock_data, kvm_irqchip, kvm_regs, kvm_sregs, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{IoEventAddress, VcpuFd, VmFd};
 use serde::{Deserialize, Serialize};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::clock::{host_tsc, ClockPolicy};
+use crate::clock::{ClockPolicy, host_tsc};
 use crate::host::{HostError, KvmHost};
 use crate::ram::GuestRam;
 use crate::vcpu_state::{StateError, VcpuState};
@@ -68,7 +68,9 @@ pub struct MachineState {
 
 impl std::fmt::Debug for MachineState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MachineState").field("clock", &self.clock.clock).finish_non_exhaustive()
+        f.debug_struct("MachineState")
+            .field("clock", &self.clock.clock)
+            .finish_non_exhaustive()
     }
 }
 
@@ -103,7 +105,10 @@ impl Machine {
     ) -> Result<(Self, Vec<VcpuFd>), MachineError> {
         let limit = Self::MAX_VCPUS.min(host.max_vcpus() as u32);
         if vcpus == 0 || vcpus > limit {
-            return Err(MachineError::VcpuCount { asked: vcpus, limit });
+            return Err(MachineError::VcpuCount {
+                asked: vcpus,
+                limit,
+            });
         }
         let vm = host.kvm().create_vm().map_err(call("KVM_CREATE_VM"))?;
         for (slot, (region, host_address)) in ram.slots().enumerate() {
@@ -119,14 +124,18 @@ impl Machine {
                 .map_err(call("KVM_SET_USER_MEMORY_REGION"))?;
         }
         if is_intel() {
-            vm.set_tss_address(TSS_ADDRESS).map_err(call("KVM_SET_TSS_ADDR"))?;
+            vm.set_tss_address(TSS_ADDRESS)
+                .map_err(call("KVM_SET_TSS_ADDR"))?;
             vm.set_identity_map_address(IDENTITY_MAP_ADDRESS)
                 .map_err(call("KVM_SET_IDENTITY_MAP_ADDR"))?;
         }
         vm.create_irq_chip().map_err(call("KVM_CREATE_IRQCHIP"))?;
         let mut fds = Vec::with_capacity(vcpus as usize);
         for index in 0..vcpus {
-            let fd = vm.create_vcpu(u64::from(index)).map_err(call("KVM_CREATE_VCPU"))?;
+            let mut fd = vm
+                .create_vcpu(u64::from(index))
+                .map_err(call("KVM_CREATE_VCPU"))?;
+            keep_from_children(&mut fd, vm.run_size()).map_err(call("madvise of kvm_run"))?;
             fds.push(fd);
         }
         Ok((Self { vm }, fds))
@@ -162,13 +171,21 @@ impl Machine {
     /// What KVM refused.
     pub fn save(&self) -> Result<MachineState, MachineError> {
         let mut irqchips = [kvm_irqchip::default(); 3];
-        let ids = [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC];
+        let ids = [
+            KVM_IRQCHIP_PIC_MASTER,
+            KVM_IRQCHIP_PIC_SLAVE,
+            KVM_IRQCHIP_IOAPIC,
+        ];
         for (chip, id) in irqchips.iter_mut().zip(ids) {
             chip.chip_id = id;
             self.vm.get_irqchip(chip).map_err(call("KVM_GET_IRQCHIP"))?;
         }
         let clock = self.vm.get_clock().map_err(call("KVM_GET_CLOCK"))?;
-        Ok(MachineState { irqchips, clock, saved_at_tsc: host_tsc() })
+        Ok(MachineState {
+            irqchips,
+            clock,
+            saved_at_tsc: host_tsc(),
+        })
     }
 
     /// Writes the interrupt controllers back; before the vCPUs get their state.
@@ -186,7 +203,11 @@ impl Machine {
     ///
     /// # Errors
     /// What KVM refused.
-    pub fn load_clock(&self, state: &MachineState, policy: ClockPolicy) -> Result<(), MachineError> {
+    pub fn load_clock(
+        &self,
+        state: &MachineState,
+        policy: ClockPolicy,
+    ) -> Result<(), MachineError> {
         // With KVM_CLOCK_REALTIME the kernel adds the time since the state was read (KVM API 4.30).
         let runs_on = policy == ClockPolicy::RunsOn && state.clock.flags & KVM_CLOCK_REALTIME != 0;
         let clock = kvm_clock_data {
@@ -203,7 +224,9 @@ impl Machine {
     /// # Errors
     /// What KVM refused.
     pub fn route_interrupt(&self, event: &EventFd, gsi: u32) -> Result<(), MachineError> {
-        self.vm.register_irqfd(event, gsi).map_err(call("KVM_IRQFD"))
+        self.vm
+            .register_irqfd(event, gsi)
+            .map_err(call("KVM_IRQFD"))
     }
 
     /// Signals `event` when the guest stores `value` at guest address `gpa`, without leaving the kernel.
@@ -222,11 +245,25 @@ impl Machine {
     }
 }
 
+/// A child must not inherit the pages KVM shares with a vCPU's thread: they belong to the mother's vCPU, and a
+/// generation's leftovers would stay mapped in the next. KVM_GET_VCPU_MMAP_SIZE bytes (KVM API 4.5), not one page.
+fn keep_from_children(fd: &mut VcpuFd, bytes: usize) -> Result<(), kvm_ioctls::Error> {
+    let pages = std::ptr::from_mut(fd.get_kvm_run());
+    // SAFETY: `fd` maps that many bytes from there on, and the advice changes neither contents nor protection.
+    match unsafe { libc::madvise(pages.cast(), bytes, libc::MADV_DONTFORK) } {
+        0 => Ok(()),
+        _ => Err(kvm_ioctls::Error::last()),
+    }
+}
+
 fn is_intel() -> bool {
     let leaf = std::arch::x86_64::__cpuid(0);
     leaf.ebx == u32::from_le_bytes(*b"Genu")
 }
 
 fn call(operation: &'static str) -> impl Fn(kvm_ioctls::Error) -> MachineError {
-    move |error| MachineError::Call { operation, source: error.into() }
+    move |error| MachineError::Call {
+        operation,
+        source: error.into(),
+    }
 }

@@ -109,7 +109,6 @@ impl GuestRam {
                 bytes: ram.bytes,
             });
         }
-        ram.map_anonymous(0, ram.bytes)?;
         ram.adopt(sealed)?;
         Ok(ram)
     }
@@ -155,17 +154,19 @@ impl GuestRam {
     }
 
     /// Replaces RAM by private mappings of `sealed`, whose bytes equal the present ones (or define them).
+    ///
+    /// What the image leaves out is zero and is mapped anew as well: looking for zeroes has touched it, and a
+    /// chunk that was touched costs every later fork.
     pub(crate) fn adopt(&mut self, sealed: SealedRam) -> Result<(), RamError> {
         let mut at = 0;
         for run in sealed.runs() {
-            if run.offset > at && self.sealed.is_some() {
-                // What an older image covered and this one leaves out is zero again.
+            if run.offset > at {
                 self.map_anonymous(at, run.offset - at)?;
             }
             self.map_sealed(sealed.fd(), run.offset, run.bytes)?;
             at = run.offset + run.bytes;
         }
-        if self.sealed.is_some() && at < self.bytes {
+        if at < self.bytes {
             self.map_anonymous(at, self.bytes - at)?;
         }
         self.sealed = Some(sealed);
@@ -186,7 +187,10 @@ impl GuestRam {
         let Some(sealed) = &self.sealed else { return };
         self.no_fault_around = NoFaultAround::new().ok().filter(|guard| {
             let base = self.base as u64;
-            sealed.runs().iter().all(|run| guard.cover(base + run.offset, run.bytes).is_ok())
+            sealed
+                .runs()
+                .iter()
+                .all(|run| guard.cover(base + run.offset, run.bytes).is_ok())
         });
     }
 
@@ -251,13 +255,19 @@ impl GuestRam {
         fd: Option<BorrowedFd<'_>>,
     ) -> Result<(), RamError> {
         let address = self.base.wrapping_add(offset as usize).cast();
-        let (raw, file_offset) =
-            fd.map_or((-1, 0), |fd| (fd.as_raw_fd(), offset as libc::off_t));
+        let (raw, file_offset) = fd.map_or((-1, 0), |fd| (fd.as_raw_fd(), offset as libc::off_t));
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: the span lies inside the reservation this value owns, and MAP_FIXED replaces only that; every
         // user of the old pages goes through the same addresses and sees equal or newly defined bytes.
         let mapped = unsafe {
-            libc::mmap(address, bytes as usize, prot, flags | libc::MAP_FIXED, raw, file_offset)
+            libc::mmap(
+                address,
+                bytes as usize,
+                prot,
+                flags | libc::MAP_FIXED,
+                raw,
+                file_offset,
+            )
         };
         if mapped == libc::MAP_FAILED {
             return Err(RamError::Map {
@@ -296,7 +306,9 @@ impl Drop for GuestRam {
 
 /// RAM / 64, at least 2 MiB, in whole huge pages.
 fn chunk_bytes(bytes: u64) -> u64 {
-    (bytes / MAX_CHUNKS).max(HUGE_PAGE).next_multiple_of(HUGE_PAGE)
+    (bytes / MAX_CHUNKS)
+        .max(HUGE_PAGE)
+        .next_multiple_of(HUGE_PAGE)
 }
 
 /// Address space of `bytes`, aligned to 2 MiB so that huge pages fit.
@@ -361,7 +373,10 @@ mod tests {
 
     #[test]
     fn regions_that_are_not_huge_pages_are_refused() {
-        let region = RamRegion { gpa: 0, bytes: (64 << 20) + 4096 };
+        let region = RamRegion {
+            gpa: 0,
+            bytes: (64 << 20) + 4096,
+        };
         assert!(matches!(
             GuestRam::new(&[region]),
             Err(RamError::Shape { .. })

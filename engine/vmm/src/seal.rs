@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ram::{GuestRam, RamError, HUGE_PAGE};
+use crate::ram::{GuestRam, HUGE_PAGE, RamError};
 
 /// man 2 madvise: collapse to huge pages now, whatever the shmem policy is (Linux 6.1).
 const MADV_COLLAPSE: i32 = 25;
@@ -81,7 +81,7 @@ impl SealedRam {
         let mut at = 0;
         for run in &runs {
             let aligned = run.offset % HUGE_PAGE == 0 && run.bytes % HUGE_PAGE == 0;
-            let end = run.offset.checked_add(run.bytes).unwrap_or(u64::MAX);
+            let end = run.offset.saturating_add(run.bytes);
             if !aligned || run.bytes == 0 || run.offset < at || end > bytes {
                 return Err(SealError::Malformed {
                     reason: "runs overlap, are out of order or leave the image",
@@ -128,24 +128,34 @@ impl GuestRam {
     pub fn seal(&mut self) -> Result<SealReport, SealError> {
         let file = create_memfd(self.bytes())?;
         let mut runs: Vec<SealedRun> = Vec::new();
-        let mut report = SealReport { image_bytes: 0, huge_bytes: 0 };
+        let mut report = SealReport {
+            image_bytes: 0,
+            huge_bytes: 0,
+        };
         for offset in (0..self.bytes()).step_by(HUGE_PAGE as usize) {
             let unit = self.unit(offset);
             if is_zero(unit) {
                 continue;
             }
             file.write_all_at(unit, offset)
-                .map_err(|source| SealError::Image { operation: "write to memfd", source })?;
+                .map_err(|source| SealError::Image {
+                    operation: "write to memfd",
+                    source,
+                })?;
             report.image_bytes += HUGE_PAGE;
             match runs.last_mut() {
                 Some(run) if run.offset + run.bytes == offset => run.bytes += HUGE_PAGE,
-                _ => runs.push(SealedRun { offset, bytes: HUGE_PAGE }),
+                _ => runs.push(SealedRun {
+                    offset,
+                    bytes: HUGE_PAGE,
+                }),
             }
         }
         for run in &runs {
             report.huge_bytes += collapse(&file, *run)?;
         }
-        let seals = libc::F_SEAL_WRITE | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+        let seals =
+            libc::F_SEAL_WRITE | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
         // SAFETY: F_ADD_SEALS takes no pointer.
         if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } != 0 {
             return Err(SealError::Image {
@@ -153,7 +163,11 @@ impl GuestRam {
                 source: io::Error::last_os_error(),
             });
         }
-        let sealed = SealedRam { fd: Arc::new(file.into()), bytes: self.bytes(), runs };
+        let sealed = SealedRam {
+            fd: Arc::new(file.into()),
+            bytes: self.bytes(),
+            runs,
+        };
         self.adopt(sealed)?;
         Ok(report)
     }
@@ -166,7 +180,8 @@ impl GuestRam {
 }
 
 fn is_zero(unit: &[u8]) -> bool {
-    unit.chunks_exact(4096).all(|page| page.iter().fold(0, |bits, byte| bits | byte) == 0)
+    unit.chunks_exact(4096)
+        .all(|page| page.iter().fold(0, |bits, byte| bits | byte) == 0)
 }
 
 fn create_memfd(bytes: u64) -> Result<File, SealError> {
@@ -181,31 +196,55 @@ fn create_memfd(bytes: u64) -> Result<File, SealError> {
     }
     // SAFETY: a descriptor just made and owned by nobody else.
     let file = unsafe { File::from_raw_fd(raw) };
-    file.set_len(bytes).map_err(|source| SealError::Image { operation: "ftruncate", source })?;
+    file.set_len(bytes).map_err(|source| SealError::Image {
+        operation: "ftruncate",
+        source,
+    })?;
     Ok(file)
 }
 
 /// Makes huge pages of a run through a mapping of its own; how many bytes became huge.
+///
+/// The mapping is aligned to a huge page by hand: where shared memory is not huge by policy, the kernel aligns to
+/// small ones and then refuses to collapse.
 fn collapse(file: &File, run: SealedRun) -> Result<u64, SealError> {
-    let (length, offset) = (run.bytes as usize, run.offset as libc::off_t);
-    let hint = std::ptr::null_mut();
-    // SAFETY: a new read-only mapping at an address of the kernel's choice.
-    let raw = unsafe {
-        libc::mmap(hint, length, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), offset)
+    let failed = || SealError::Image {
+        operation: "mmap of the image",
+        source: io::Error::last_os_error(),
     };
+    let (length, offset) = (run.bytes as usize, run.offset as libc::off_t);
+    let reserved = length + HUGE_PAGE as usize;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let hint = std::ptr::null_mut();
+    // SAFETY: a new inaccessible mapping at an address of the kernel's choice.
+    let raw = unsafe { libc::mmap(hint, reserved, libc::PROT_NONE, flags, -1, 0) };
     if raw == libc::MAP_FAILED {
-        return Err(SealError::Image {
-            operation: "mmap of the image",
-            source: io::Error::last_os_error(),
-        });
+        return Err(failed());
     }
-    // SAFETY: the span is the mapping made above; collapsing keeps its bytes.
-    let collapsed = unsafe { libc::madvise(raw, length, MADV_COLLAPSE) };
-    // SAFETY: the mapping made above, not used after this line.
-    let unmapped = unsafe { libc::munmap(raw, length) };
-    debug_assert_eq!(unmapped, 0, "munmap of an owned mapping");
-    // A kernel that cannot collapse leaves small pages: more page tables, same bytes.
-    Ok(if collapsed == 0 { run.bytes } else { 0 })
+    let aligned = raw.wrapping_byte_add((raw as usize).wrapping_neg() % HUGE_PAGE as usize);
+    let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+    // SAFETY: the span lies inside the reservation made above, which nothing uses.
+    let mapped = unsafe {
+        libc::mmap(
+            aligned,
+            length,
+            libc::PROT_READ,
+            flags,
+            file.as_raw_fd(),
+            offset,
+        )
+    };
+    // SAFETY: the span is the mapping made above, if it was made; collapsing keeps its bytes.
+    let collapsed = unsafe { libc::madvise(aligned, length, MADV_COLLAPSE) };
+    let failure = (mapped == libc::MAP_FAILED).then(failed);
+    // SAFETY: the reservation made above, not used after this line.
+    let unmapped = unsafe { libc::munmap(raw, reserved) };
+    debug_assert_eq!(unmapped, 0, "munmap of an owned reservation");
+    match failure {
+        Some(failure) => Err(failure),
+        // A kernel that cannot collapse leaves small pages: more page tables, same bytes.
+        None => Ok(if collapsed == 0 { run.bytes } else { 0 }),
+    }
 }
 
 #[cfg(test)]
@@ -218,37 +257,83 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn ram() -> GuestRam {
-        GuestRam::new(&[RamRegion { gpa: 0, bytes: 64 * MIB }]).expect("64 MiB")
+        GuestRam::new(&[RamRegion {
+            gpa: 0,
+            bytes: 64 * MIB,
+        }])
+        .expect("64 MiB")
     }
 
     fn blocks(ram: &GuestRam) -> u64 {
         use std::os::unix::fs::MetadataExt;
-        let fd = ram.sealed().expect("sealed").fd().try_clone_to_owned().expect("dup");
+        let fd = ram
+            .sealed()
+            .expect("sealed")
+            .fd()
+            .try_clone_to_owned()
+            .expect("dup");
         File::from(fd).metadata().expect("fstat").blocks()
     }
 
     #[test]
     fn sealed_ram_keeps_every_byte_and_stays_writable() {
         let mut ram = ram();
-        ram.memory().write_obj(7_u64, GuestAddress(5 * MIB)).expect("write");
-        ram.memory().write_obj(9_u64, GuestAddress(63 * MIB)).expect("write");
+        ram.memory()
+            .write_obj(7_u64, GuestAddress(5 * MIB))
+            .expect("write");
+        ram.memory()
+            .write_obj(9_u64, GuestAddress(63 * MIB))
+            .expect("write");
         let report = ram.seal().expect("seal");
         assert_eq!(report.image_bytes, 4 * MIB);
-        assert_eq!(ram.memory().read_obj::<u64>(GuestAddress(5 * MIB)).expect("read"), 7);
-        ram.memory().write_obj(8_u64, GuestAddress(5 * MIB)).expect("write");
-        assert_eq!(ram.memory().read_obj::<u64>(GuestAddress(5 * MIB)).expect("read"), 8);
-        assert_eq!(ram.memory().read_obj::<u64>(GuestAddress(63 * MIB)).expect("read"), 9);
+        assert_eq!(
+            ram.memory()
+                .read_obj::<u64>(GuestAddress(5 * MIB))
+                .expect("read"),
+            7
+        );
+        ram.memory()
+            .write_obj(8_u64, GuestAddress(5 * MIB))
+            .expect("write");
+        assert_eq!(
+            ram.memory()
+                .read_obj::<u64>(GuestAddress(5 * MIB))
+                .expect("read"),
+            8
+        );
+        assert_eq!(
+            ram.memory()
+                .read_obj::<u64>(GuestAddress(63 * MIB))
+                .expect("read"),
+            9
+        );
+    }
+
+    #[test]
+    fn a_single_huge_page_is_collapsed_wherever_the_kernel_maps() {
+        for at in [3, 7, 11, 21, 45] {
+            let mut ram = ram();
+            ram.memory()
+                .write_obj(7_u64, GuestAddress(at * MIB))
+                .expect("write");
+            let report = ram.seal().expect("seal");
+            assert_eq!((report.image_bytes, report.huge_bytes), (2 * MIB, 2 * MIB));
+        }
     }
 
     #[test]
     fn touching_every_page_never_grows_the_image() {
         let mut ram = ram();
-        ram.memory().write_obj(7_u64, GuestAddress(5 * MIB)).expect("write");
+        ram.memory()
+            .write_obj(7_u64, GuestAddress(5 * MIB))
+            .expect("write");
         ram.seal().expect("seal");
         let before = blocks(&ram);
         for page in (0..64 * MIB).step_by(4096) {
             let value: u64 = ram.memory().read_obj(GuestAddress(page)).expect("read");
-            ram.memory().write_obj(value + 1, GuestAddress(page)).expect("write");
+            ram.memory()
+                .write_obj(value + 1, GuestAddress(page))
+                .expect("write");
         }
         assert_eq!(blocks(&ram), before);
     }
@@ -256,27 +341,56 @@ mod tests {
     #[test]
     fn a_second_machine_maps_the_image_and_does_not_see_later_writes() {
         let mut mother = ram();
-        mother.memory().write_obj(7_u64, GuestAddress(5 * MIB)).expect("write");
+        mother
+            .memory()
+            .write_obj(7_u64, GuestAddress(5 * MIB))
+            .expect("write");
         mother.seal().expect("seal");
-        mother.memory().write_obj(8_u64, GuestAddress(5 * MIB)).expect("write");
+        mother
+            .memory()
+            .write_obj(8_u64, GuestAddress(5 * MIB))
+            .expect("write");
         let sealed = mother.sealed().expect("sealed").clone();
         let fd = sealed.fd().try_clone_to_owned().expect("dup");
-        let sealed = SealedRam::from_parts(fd, sealed.bytes(), sealed.runs().to_vec()).expect("parts");
+        let sealed =
+            SealedRam::from_parts(fd, sealed.bytes(), sealed.runs().to_vec()).expect("parts");
         let daughter = GuestRam::from_sealed(mother.regions(), sealed).expect("daughter");
-        assert_eq!(daughter.memory().read_obj::<u64>(GuestAddress(5 * MIB)).expect("read"), 7);
+        assert_eq!(
+            daughter
+                .memory()
+                .read_obj::<u64>(GuestAddress(5 * MIB))
+                .expect("read"),
+            7
+        );
     }
 
     #[test]
     fn sealing_again_takes_the_private_pages_along_and_zeroes_what_became_zero() {
         let mut ram = ram();
-        ram.memory().write_obj(7_u64, GuestAddress(5 * MIB)).expect("write");
+        ram.memory()
+            .write_obj(7_u64, GuestAddress(5 * MIB))
+            .expect("write");
         ram.seal().expect("seal");
-        ram.memory().write_obj(0_u64, GuestAddress(5 * MIB)).expect("write");
-        ram.memory().write_obj(3_u64, GuestAddress(9 * MIB)).expect("write");
+        ram.memory()
+            .write_obj(0_u64, GuestAddress(5 * MIB))
+            .expect("write");
+        ram.memory()
+            .write_obj(3_u64, GuestAddress(9 * MIB))
+            .expect("write");
         let report = ram.seal().expect("seal again");
         assert_eq!(report.image_bytes, 2 * MIB);
-        assert_eq!(ram.memory().read_obj::<u64>(GuestAddress(5 * MIB)).expect("read"), 0);
-        assert_eq!(ram.memory().read_obj::<u64>(GuestAddress(9 * MIB)).expect("read"), 3);
+        assert_eq!(
+            ram.memory()
+                .read_obj::<u64>(GuestAddress(5 * MIB))
+                .expect("read"),
+            0
+        );
+        assert_eq!(
+            ram.memory()
+                .read_obj::<u64>(GuestAddress(9 * MIB))
+                .expect("read"),
+            3
+        );
     }
 
     #[test]

@@ -196,9 +196,12 @@ impl Vcpus {
         states: Vec<VcpuState>,
         handler: &'static dyn ExitHandler,
     ) -> Result<Self, VcpuError> {
+        thread::share_one_heap();
         thread::install_kick_handler().map_err(VcpuError::Thread)?;
-        let slots =
-            (0..).zip(states).map(|(index, state)| VcpuSlot::new(index, state, handler)).collect();
+        let slots = (0..)
+            .zip(states)
+            .map(|(index, state)| VcpuSlot::new(index, state, handler))
+            .collect();
         Ok(Self { slots })
     }
 
@@ -221,10 +224,12 @@ impl Vcpus {
         for slot in &self.slots {
             if slot.settled() == ENDED {
                 let index = slot.index;
-                return Err(match slot.idle_inner().and_then(|inner| inner.failure.take()) {
-                    Some(source) => VcpuError::State { index, source },
-                    None => VcpuError::Ended { index },
-                });
+                return Err(
+                    match slot.idle_inner().and_then(|inner| inner.failure.take()) {
+                        Some(source) => VcpuError::State { index, source },
+                        None => VcpuError::Ended { index },
+                    },
+                );
             }
         }
         Ok(())
@@ -283,7 +288,9 @@ impl Vcpus {
 
     /// Whether every vCPU stands still.
     pub fn are_parked(&self) -> bool {
-        self.slots.iter().all(|slot| matches!(slot.phase.load(Ordering::Acquire), PARKED | ENDED))
+        self.slots
+            .iter()
+            .all(|slot| matches!(slot.phase.load(Ordering::Acquire), PARKED | ENDED))
     }
 
     /// Wakes a vCPU that waits in [`IoWait::until`].
@@ -305,7 +312,10 @@ impl Vcpus {
 
     /// The states as last read, or none while a vCPU runs.
     pub fn states(&mut self) -> Option<Vec<VcpuState>> {
-        self.slots.iter().map(|slot| slot.idle_inner().map(|inner| inner.state.clone())).collect()
+        self.slots
+            .iter()
+            .map(|slot| slot.idle_inner().map(|inner| inner.state.clone()))
+            .collect()
     }
 
     /// In a forked child, where no vCPU thread exists: lets go of the mother's descriptors without closing them.
@@ -325,7 +335,11 @@ impl Vcpus {
     }
 
     fn refuse_ended(&self) -> Result<(), VcpuError> {
-        match self.slots.iter().find(|slot| slot.phase.load(Ordering::Acquire) == ENDED) {
+        match self
+            .slots
+            .iter()
+            .find(|slot| slot.phase.load(Ordering::Acquire) == ENDED)
+        {
             Some(slot) => Err(VcpuError::Ended { index: slot.index }),
             None => Ok(()),
         }
@@ -346,7 +360,11 @@ impl VcpuSlot {
             entered: AtomicU64::new(0),
             first_exit: AtomicU64::new(0),
             handler,
-            inner: UnsafeCell::new(Inner { fd: None, state, failure: None }),
+            inner: UnsafeCell::new(Inner {
+                fd: None,
+                state,
+                failure: None,
+            }),
         }
     }
 
@@ -362,9 +380,6 @@ impl VcpuSlot {
 
     fn adopt(&self, mut fd: VcpuFd) {
         let page = std::ptr::from_mut(fd.get_kvm_run());
-        // SAFETY: the page is mapped by `fd`; a child must not inherit it, since it belongs to the mother's vCPU.
-        let result = unsafe { libc::madvise(page.cast(), 4096, libc::MADV_DONTFORK) };
-        debug_assert_eq!(result, 0, "MADV_DONTFORK on a kvm_run page");
         self.run_page.store(page, Ordering::Release);
         if let Some(inner) = self.idle_inner() {
             inner.fd = Some(fd);
@@ -396,7 +411,9 @@ impl VcpuSlot {
 
     /// Moves from one phase to the next; false if it was in another.
     fn passes(&self, from: u32, to: u32) -> bool {
-        self.phase.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.phase
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
     }
 
     /// Waits until the vCPU stands still, parked or ended.
@@ -440,7 +457,11 @@ impl VcpuSlot {
             VcpuExit::Shutdown => return Some(VcpuEnd::TripleFault),
             VcpuExit::SystemEvent(kind, _) => return Some(VcpuEnd::SystemEvent { kind: *kind }),
             VcpuExit::IrqWindowOpen | VcpuExit::Intr | VcpuExit::Hlt => {}
-            other => return Some(VcpuEnd::Refused { reason: format!("{other:?}") }),
+            other => {
+                return Some(VcpuEnd::Refused {
+                    reason: format!("{other:?}"),
+                });
+            }
         }
         None
     }
@@ -463,7 +484,9 @@ impl VcpuSlot {
             self.wait_to_run();
             let shift = self.tsc_shift.swap(0, Ordering::AcqRel);
             if let Err(error) = self.own_inner().shift_tsc(shift) {
-                return Some(VcpuEnd::Refused { reason: error.to_string() });
+                return Some(VcpuEnd::Refused {
+                    reason: error.to_string(),
+                });
             }
             self.entered.store(now().as_nanos(), Ordering::Release);
             if let Some(end) = self.run_until_parked() {
@@ -479,7 +502,9 @@ impl VcpuSlot {
     /// Runs the guest until the vCPU must park, which is only where `KVM_RUN` says `EINTR`.
     fn run_until_parked(&self) -> Option<VcpuEnd> {
         let Some(fd) = &mut self.own_inner().fd else {
-            return Some(VcpuEnd::Refused { reason: "no vCPU descriptor".to_owned() });
+            return Some(VcpuEnd::Refused {
+                reason: "no vCPU descriptor".to_owned(),
+            });
         };
         loop {
             match fd.run() {
@@ -496,7 +521,9 @@ impl VcpuSlot {
                 }
                 Err(error) if error.errno() == libc::EAGAIN => {}
                 Err(error) => {
-                    return Some(VcpuEnd::Refused { reason: format!("KVM_RUN failed: {error}") });
+                    return Some(VcpuEnd::Refused {
+                        reason: format!("KVM_RUN failed: {error}"),
+                    });
                 }
             }
         }
@@ -523,6 +550,7 @@ impl Inner {
 extern "C" fn vcpu_main(argument: *mut libc::c_void) -> *mut libc::c_void {
     // SAFETY: `Vcpus::start` passes a slot that lives as long as the process.
     let slot: &VcpuSlot = unsafe { &*argument.cast::<VcpuSlot>() };
+    thread::allocate_uncached();
     slot.tid.store(thread::current_tid(), Ordering::Release);
     let end = slot.live();
     slot.enter_phase(ENDED);

@@ -8,12 +8,11 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use kvm_bindings::{
-    kvm_cpuid_entry2, kvm_debugregs, kvm_device_attr, kvm_lapic_state, kvm_mp_state, kvm_msr_entry,
-    kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave, CpuId, Msrs,
+    CpuId, Msrs, kvm_cpuid_entry2, kvm_debugregs, kvm_device_attr, kvm_lapic_state, kvm_mp_state,
+    kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::VcpuFd;
 use serde::{Deserialize, Serialize};
-
 
 /// KVM_VCPU_TSC_CTRL / KVM_VCPU_TSC_OFFSET (Documentation/virt/kvm/devices/vcpu.rst).
 const TSC_CTRL: u32 = 0;
@@ -66,7 +65,9 @@ pub struct VcpuState {
 
 impl std::fmt::Debug for VcpuState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("VcpuState").field("msrs", &self.msrs.len()).finish_non_exhaustive()
+        f.debug_struct("VcpuState")
+            .field("msrs", &self.msrs.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -112,11 +113,15 @@ impl VcpuState {
         self.regs = vcpu.get_regs().map_err(call("KVM_GET_REGS"))?;
         self.debugregs = vcpu.get_debug_regs().map_err(call("KVM_GET_DEBUGREGS"))?;
         self.lapic = vcpu.get_lapic().map_err(call("KVM_GET_LAPIC"))?;
-        self.events = vcpu.get_vcpu_events().map_err(call("KVM_GET_VCPU_EVENTS"))?;
+        self.events = vcpu
+            .get_vcpu_events()
+            .map_err(call("KVM_GET_VCPU_EVENTS"))?;
         let mut msrs = Msrs::from_entries(&self.msrs).map_err(|_| StateError::TooMany)?;
         let read = vcpu.get_msrs(&mut msrs).map_err(call("KVM_GET_MSRS"))?;
         if let Some(refused) = self.msrs.get(read) {
-            return Err(StateError::Msr { index: refused.index });
+            return Err(StateError::Msr {
+                index: refused.index,
+            });
         }
         self.msrs.copy_from_slice(msrs.as_slice());
         Ok(())
@@ -127,7 +132,8 @@ impl VcpuState {
         let cpuid = CpuId::from_entries(&self.cpuid).map_err(|_| StateError::TooMany)?;
         vcpu.set_cpuid2(&cpuid).map_err(call("KVM_SET_CPUID2"))?;
         set_tsc_offset(vcpu, self.tsc_offset)?;
-        vcpu.set_mp_state(self.mp_state).map_err(call("KVM_SET_MP_STATE"))?;
+        vcpu.set_mp_state(self.mp_state)
+            .map_err(call("KVM_SET_MP_STATE"))?;
         vcpu.set_sregs(&self.sregs).map_err(call("KVM_SET_SREGS"))?;
         vcpu.set_xcrs(&self.xcrs).map_err(call("KVM_SET_XCRS"))?;
         let mut xsave = kvm_xsave::default();
@@ -138,25 +144,34 @@ impl VcpuState {
         // SAFETY: no dynamic XSAVE feature is enabled (no arch_prctl is ever made), so 4096 bytes hold it all.
         unsafe { vcpu.set_xsave(&xsave) }.map_err(call("KVM_SET_XSAVE"))?;
         vcpu.set_regs(&self.regs).map_err(call("KVM_SET_REGS"))?;
-        vcpu.set_debug_regs(&self.debugregs).map_err(call("KVM_SET_DEBUGREGS"))?;
+        vcpu.set_debug_regs(&self.debugregs)
+            .map_err(call("KVM_SET_DEBUGREGS"))?;
         vcpu.set_lapic(&self.lapic).map_err(call("KVM_SET_LAPIC"))?;
         let msrs = Msrs::from_entries(&self.msrs).map_err(|_| StateError::TooMany)?;
         let written = vcpu.set_msrs(&msrs).map_err(call("KVM_SET_MSRS"))?;
         if let Some(refused) = self.msrs.get(written) {
-            return Err(StateError::Msr { index: refused.index });
+            return Err(StateError::Msr {
+                index: refused.index,
+            });
         }
-        vcpu.set_vcpu_events(&self.events).map_err(call("KVM_SET_VCPU_EVENTS"))
+        vcpu.set_vcpu_events(&self.events)
+            .map_err(call("KVM_SET_VCPU_EVENTS"))
     }
 
     /// Turns the guest's TSC back by `shift` cycles, the same for every vCPU, and arms the deadline timer anew.
     pub(crate) fn shift_tsc(&self, vcpu: &VcpuFd, shift: u64) -> Result<(), StateError> {
         set_tsc_offset(vcpu, self.tsc_offset.wrapping_sub(shift))?;
-        let deadline = self.msrs.iter().filter(|entry| entry.index == TSC_DEADLINE && entry.data != 0);
+        let deadline = self
+            .msrs
+            .iter()
+            .filter(|entry| entry.index == TSC_DEADLINE && entry.data != 0);
         for entry in deadline {
             let one = Msrs::from_entries(&[*entry]).map_err(|_| StateError::TooMany)?;
             let written = vcpu.set_msrs(&one).map_err(call("KVM_SET_MSRS"))?;
             if written != 1 {
-                return Err(StateError::Msr { index: TSC_DEADLINE });
+                return Err(StateError::Msr {
+                    index: TSC_DEADLINE,
+                });
             }
         }
         Ok(())
@@ -167,7 +182,10 @@ impl VcpuState {
 fn settable(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, StateError> {
     let mut kept = Vec::with_capacity(indices.len());
     for index in indices.iter().copied() {
-        let entry = kvm_msr_entry { index, ..Default::default() };
+        let entry = kvm_msr_entry {
+            index,
+            ..Default::default()
+        };
         let mut one = Msrs::from_entries(&[entry]).map_err(|_| StateError::TooMany)?;
         let both = vcpu.get_msrs(&mut one).is_ok_and(|count| count == 1)
             && vcpu.set_msrs(&one).is_ok_and(|count| count == 1);
@@ -200,16 +218,27 @@ fn set_tsc_offset(vcpu: &VcpuFd, offset: u64) -> Result<(), StateError> {
 }
 
 fn tsc_attribute(addr: u64) -> kvm_device_attr {
-    kvm_device_attr { group: TSC_CTRL, attr: TSC_OFFSET, addr, flags: 0 }
+    kvm_device_attr {
+        group: TSC_CTRL,
+        attr: TSC_OFFSET,
+        addr,
+        flags: 0,
+    }
 }
 
 fn checked(operation: &'static str, result: libc::c_int) -> Result<(), StateError> {
     if result == 0 {
         return Ok(());
     }
-    Err(StateError::Call { operation, source: io::Error::last_os_error() })
+    Err(StateError::Call {
+        operation,
+        source: io::Error::last_os_error(),
+    })
 }
 
 fn call(operation: &'static str) -> impl Fn(kvm_ioctls::Error) -> StateError {
-    move |error| StateError::Call { operation, source: error.into() }
+    move |error| StateError::Call {
+        operation,
+        source: error.into(),
+    }
 }

@@ -28,7 +28,11 @@ pub(crate) fn make(place: &Place, profile: Profile) -> Result<PathBuf> {
     ];
     let mut command = Command::new(place.program(profile, "brood"));
     command.arg("prepare");
-    command.args(options.into_iter().flat_map(|(option, path)| [OsString::from(option), path.into()]));
+    command.args(
+        options
+            .into_iter()
+            .flat_map(|(option, path)| [OsString::from(option), path.into()]),
+    );
     step("guest files", &mut command)?;
     Ok(directory)
 }

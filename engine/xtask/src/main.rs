@@ -44,6 +44,9 @@ enum Task {
     Bench(bench::Options),
     /// Run a command in the lab: an emulated machine whose KVM runs Linux guests.
     Lab(lab::Arguments),
+    /// Inside the lab: keep one idle machine.
+    #[command(hide = true)]
+    Steady,
 }
 
 fn main() -> ExitCode {
@@ -57,6 +60,10 @@ fn main() -> ExitCode {
 }
 
 fn run(task: Task) -> Result<u8> {
+    // The lab has neither cargo nor a workspace.
+    if let Task::Steady = task {
+        return lab::stay();
+    }
     let place = Place::find()?;
     match task {
         Task::Packages(options) => packages::run(&place, &options),
@@ -65,6 +72,7 @@ fn run(task: Task) -> Result<u8> {
         Task::Demo(options) => demo::run(&place, &options),
         Task::Bench(options) => bench::run(&place, &options),
         Task::Lab(arguments) => lab::run_command(&place, &arguments),
+        Task::Steady => lab::stay(),
     }
 }
 

@@ -10,7 +10,7 @@ mod tree;
 use std::path::Path;
 use std::time::Instant as Stopwatch;
 
-use anyhow::{ensure, Context};
+use anyhow::{Context, ensure};
 use brood_agent_proto::exec::ExecSpec;
 use brood_cell::protocol::Checkpoint;
 use serde::Serialize;
@@ -23,19 +23,26 @@ use crate::machine::{Machine, Size};
 const DAUGHTERS: u32 = 8;
 /// Warm daughters held ready, and claimed.
 const POOL: u32 = 2;
-const SIZE: Size = Size { ram_mib: 256, vcpus: 1 };
+const SIZE: Size = Size {
+    ram_mib: 256,
+    vcpus: 1,
+};
 /// Where the workload counts in memory (a tmpfs) and on the disk.
 const IN_MEMORY: &str = "/run/count";
 const ON_DISK: &str = "/data/count";
 /// Counts as long as it lives, one line a step, first on disk, then in memory.
 const WORKLOAD: &str = "mkdir -p /data && mount -t ext4 /dev/vda /data && i=0 && \
     while :; do i=$((i+1)); echo $i >> /data/count; echo $i >> /run/count; done";
-/// What each daughter is asked to do; no two the same.
-const COMMANDS: [&str; 4] = [
-    "echo \"$BROOD_NAME says 6*7=$((6 * 7))\"",
+/// What the daughters are asked to do, one after the other.
+const COMMANDS: [&str; 8] = [
+    "echo \"I am $BROOD_NAME\"",
     "uname -n",
-    "wc -l < /proc/modules",
-    "cut -d ' ' -f 1 /proc/uptime",
+    "echo modules: $(wc -l < /proc/modules)",
+    "echo up $(cut -d ' ' -f 1 /proc/uptime) s",
+    "echo 6*7=$((6 * 7))",
+    "head -c 4 /dev/urandom | od -An -tx4",
+    "cat /proc/sys/kernel/random/boot_id",
+    "date -u +%T",
 ];
 
 /// One machine of the lineage, as the demo reports it.
@@ -81,7 +88,10 @@ pub fn run(files: &Path, json: bool) -> anyhow::Result<()> {
     let left = residue::look()?.beyond(&before);
     println!("left behind: {}", left.describe());
     if json {
-        println!("{}", serde_json::json!({ "machines": rows, "left_behind": left.count() }));
+        println!(
+            "{}",
+            serde_json::json!({ "machines": rows, "left_behind": left.count() })
+        );
     }
     ensure!(left.count() == 0, "something was left behind");
     Ok(())
@@ -92,14 +102,22 @@ fn lineage(host: &Host) -> anyhow::Result<Vec<Member>> {
     let mut members = Vec::new();
     let mother = boot(host)?;
     members.push(mother);
-    let boot_us = members.first().map_or(0.0, |mother| mother.row.first_answer_us);
+    let boot_us = members
+        .first()
+        .map_or(0.0, |mother| mother.row.first_answer_us);
 
-    say(&format!("fork the running machine into {DAUGHTERS} daughters"));
+    say(&format!(
+        "fork the running machine into {DAUGHTERS} daughters"
+    ));
     let daughters = live_fork(&mut members, 0, DAUGHTERS, "daughter", "d")?;
     differ(&mut members)?;
     let slowest = daughters.iter().map(|row| row.1).fold(0.0, f64::max);
-    println!("  all {DAUGHTERS} answered {:.1} times faster than one boot ({:.0} ms against {:.0} ms)",
-        boot_us / slowest, slowest / 1000.0, boot_us / 1000.0);
+    println!(
+        "  all {DAUGHTERS} answered {:.1} times faster than one boot ({:.0} ms against {:.0} ms)",
+        boot_us / slowest,
+        slowest / 1000.0,
+        boot_us / 1000.0
+    );
 
     say("fork a daughter again");
     live_fork(&mut members, 1, 1, "granddaughter", "g")?;
@@ -113,7 +131,10 @@ fn lineage(host: &Host) -> anyhow::Result<Vec<Member>> {
 }
 
 fn boot(host: &Host) -> anyhow::Result<Member> {
-    say(&format!("boot a stock kernel: {} MiB, {} vCPU", SIZE.ram_mib, SIZE.vcpus));
+    say(&format!(
+        "boot a stock kernel: {} MiB, {} vCPU",
+        SIZE.ram_mib, SIZE.vcpus
+    ));
     let watch = Stopwatch::now();
     let mut machine = Machine::boot(host, SIZE, "")?;
     let kernel = machine.shell("uname -sr")?;
@@ -126,8 +147,13 @@ fn boot(host: &Host) -> anyhow::Result<Member> {
         sealed.paused_nanos as f64 / 1e6
     );
     say("start a workload that counts in memory and on disk");
-    machine.agent()?.exec(&ExecSpec::new(["sh", "-c", WORKLOAD]))?;
-    while machine.shell(&format!("cat {IN_MEMORY} 2>/dev/null || true"))?.is_empty() {
+    machine
+        .agent()?
+        .exec(&ExecSpec::new(["sh", "-c", WORKLOAD]))?;
+    while machine
+        .shell(&format!("cat {IN_MEMORY} 2>/dev/null || true"))?
+        .is_empty()
+    {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     let row = Row {
@@ -158,14 +184,18 @@ fn live_fork(
     letter: &str,
 ) -> anyhow::Result<Vec<(String, f64)>> {
     let member = members.get_mut(mother).context("no such member")?;
-    let LiveFork { daughters, workload_frozen, mother_pause, .. } =
-        fork::live(&mut member.machine, count, Checkpoint::Drop)?;
+    let LiveFork {
+        daughters,
+        workload_frozen,
+        mother_pause,
+        ..
+    } = fork::live(&mut member.machine, count, Checkpoint::Drop)?;
     println!("  mother-pause {mother_pause:.0} us, workload-frozen {workload_frozen:.0} us");
     let daughters = daughters.into_iter().collect::<Result<Vec<_>, _>>()?;
     let named = |index: u32| identity(&format!("{letter}{index}"));
     let mut answers = Vec::new();
     for daughter in fork::stamp_all(daughters, named) {
-        let member = introduce(daughter?, kind, Some(mother_pause))?;
+        let member = introduce(daughter?, (kind, members.len()), Some(mother_pause))?;
         answers.push((member.row.hostname.clone(), member.row.first_answer_us));
         members.push(member);
     }
@@ -184,20 +214,37 @@ fn identity(hostname: &str) -> IdentitySpec {
 /// Runs a command of her own in a daughter and writes her row.
 fn introduce(
     daughter: Daughter,
-    kind: &'static str,
+    (kind, nth): (&'static str, usize),
     pause_us: Option<f64>,
 ) -> anyhow::Result<Member> {
-    let Daughter { mut machine, confirm, seen_frozen, timing, .. } = daughter;
-    let command = format!("seed={nth}; {}", COMMANDS.get(nth % COMMANDS.len()).copied().unwrap_or_default());
-    let answer = machine.shell(&command)?;
-    let count = String::from_utf8_lossy(&seen_frozen).lines().last().and_then(|line| line.parse().ok());
+    let Daughter {
+        mut machine,
+        confirm,
+        seen_frozen,
+        timing,
+        ..
+    } = daughter;
+    let command = COMMANDS
+        .get(nth % COMMANDS.len())
+        .copied()
+        .unwrap_or_default();
+    let answer = machine.shell(command)?;
+    let count = String::from_utf8_lossy(&seen_frozen)
+        .lines()
+        .last()
+        .and_then(|line| line.parse().ok());
     let row = Row {
         id: machine.id.short(),
         mother: machine.mother.map(|mother| mother.short()),
         kind,
         hostname: confirm.hostname,
         machine_id: confirm.machine_id,
-        random: confirm.random.iter().take(8).map(|byte| format!("{byte:02x}")).collect(),
+        random: confirm
+            .random
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect(),
         count_at_fork: count,
         answer,
         pause_us,
@@ -216,12 +263,23 @@ fn introduce(
 
 /// The last `count` members were forked from one point: they hold one count.
 fn one_count(members: &[Member], count: usize) -> anyhow::Result<()> {
-    let newest = members.get(members.len().saturating_sub(count)..).unwrap_or_default();
-    let counts: Vec<_> = newest.iter().map(|member| member.row.count_at_fork).collect();
+    let newest = members
+        .get(members.len().saturating_sub(count)..)
+        .unwrap_or_default();
+    let counts: Vec<_> = newest
+        .iter()
+        .map(|member| member.row.count_at_fork)
+        .collect();
     let first = counts.first().copied().flatten();
     ensure!(first.is_some(), "no count was read in the daughters");
-    ensure!(counts.iter().all(|count| *count == first), "one point, one count: {counts:?}");
-    println!("  every daughter stands at count {}", first.unwrap_or_default());
+    ensure!(
+        counts.iter().all(|count| *count == first),
+        "one point, one count: {counts:?}"
+    );
+    println!(
+        "  every daughter stands at count {}",
+        first.unwrap_or_default()
+    );
     Ok(())
 }
 
@@ -230,25 +288,44 @@ fn differ(members: &mut [Member]) -> anyhow::Result<()> {
     let mut counts = Vec::new();
     for member in members.iter_mut() {
         let line = format!("tail -qn 1 {IN_MEMORY} {ON_DISK} | tr '\\n' ' '");
-        counts.push(format!("{} {}", member.row.hostname, member.machine.shell(&line)?));
+        counts.push(format!(
+            "{} {}",
+            member.row.hostname,
+            member.machine.shell(&line)?
+        ));
     }
-    println!("  and counts on for herself (memory, disk): {}", counts.join("; "));
+    println!(
+        "  and counts on for herself (memory, disk): {}",
+        counts.join("; ")
+    );
     Ok(())
 }
 
 fn past(members: &mut Vec<Member>) -> anyhow::Result<()> {
     let mother = members.first_mut().context("no mother")?;
-    let LiveFork { checkpoint, mother_pause, .. } =
-        fork::live(&mut mother.machine, 0, Checkpoint::Keep)?;
+    let LiveFork {
+        checkpoint,
+        mother_pause,
+        ..
+    } = fork::live(&mut mother.machine, 0, Checkpoint::Keep)?;
     let mut checkpoint = checkpoint.context("no checkpoint was kept")?;
-    let kept: u64 = mother.machine.shell(&format!("tail -n 1 {IN_MEMORY}"))?.parse()?;
-    let line = format!("while [ $(tail -n 1 {IN_MEMORY}) -lt {} ]; do :; done; tail -n 1 {IN_MEMORY}", kept + 20);
+    let kept: u64 = mother
+        .machine
+        .shell(&format!("tail -n 1 {IN_MEMORY}"))?
+        .parse()?;
+    let line = format!(
+        "while [ $(tail -n 1 {IN_MEMORY}) -lt {} ]; do :; done; tail -n 1 {IN_MEMORY}",
+        kept + 20
+    );
     let now: u64 = mother.machine.shell(&line)?.parse()?;
     let daughters = checkpoint.fork(1)?;
     for daughter in fork::stamp_all(daughters, |_| identity("past")) {
-        let member = introduce(daughter?, "checkpoint", Some(mother_pause))?;
+        let member = introduce(daughter?, ("checkpoint", members.len()), Some(mother_pause))?;
         let count = member.row.count_at_fork.context("no count in the past")?;
-        ensure!(count <= kept && now >= kept + 20, "the past stands at {count}, the mother at {now}");
+        ensure!(
+            count <= kept && now >= kept + 20,
+            "the past stands at {count}, the mother at {now}"
+        );
         println!("  the past stands at count {count}, the mother at {now}");
         members.push(member);
     }
@@ -265,7 +342,7 @@ fn warm(host: &Host, members: &mut Vec<Member>) -> anyhow::Result<()> {
     }
     for (index, warm) in pool.into_iter().enumerate() {
         let daughter = warm.claim()?.stamp(&identity(&format!("w{index}")), 1)?;
-        members.push(introduce(daughter, "claimed", None)?);
+        members.push(introduce(daughter, ("claimed", members.len()), None)?);
     }
     template.end()
 }
@@ -277,7 +354,9 @@ fn measure_memory(members: &mut [Member]) -> anyhow::Result<()> {
         let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
         let field = |name: &str| -> u64 {
             let lines = text.lines().filter(|line| line.starts_with(name));
-            lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
+            lines
+                .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+                .sum()
         };
         member.row.private_kib = field("Private_Clean:") + field("Private_Dirty:");
         member.row.pss_kib = field("Pss:");

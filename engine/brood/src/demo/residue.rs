@@ -13,12 +13,20 @@ pub(super) fn look() -> anyhow::Result<Residue> {
     let mut things = BTreeSet::new();
     let own = std::process::id();
     for entry in fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
             continue;
         };
         // A process that has gone meanwhile is not left behind.
-        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1));
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+            continue;
+        };
+        let parent = stat
+            .rsplit_once(')')
+            .and_then(|(_, rest)| rest.split_whitespace().nth(1));
         if parent.and_then(|parent| parent.parse().ok()) == Some(own) {
             things.insert(format!("process {pid}"));
         }
@@ -27,7 +35,10 @@ pub(super) fn look() -> anyhow::Result<Residue> {
         if let Ok(target) = fs::read_link(entry.path()) {
             let target = target.display().to_string();
             if !target.starts_with("/proc/") {
-                things.insert(format!("descriptor {} {target}", entry.file_name().to_string_lossy()));
+                things.insert(format!(
+                    "descriptor {} {target}",
+                    entry.file_name().to_string_lossy()
+                ));
             }
         }
     }
@@ -46,7 +57,9 @@ pub(super) fn look() -> anyhow::Result<Residue> {
 impl Residue {
     /// What is here and was not there before.
     pub(super) fn beyond(self, before: &Self) -> Self {
-        Self { things: self.things.difference(&before.things).cloned().collect() }
+        Self {
+            things: self.things.difference(&before.things).cloned().collect(),
+        }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -57,6 +70,10 @@ impl Residue {
         if self.things.is_empty() {
             return "nothing".to_owned();
         }
-        self.things.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+        self.things
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }

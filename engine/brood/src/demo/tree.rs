@@ -8,9 +8,20 @@ use super::Row;
 pub(super) fn draw(rows: &[&Row]) -> String {
     let mut text = format!(
         "{:<28} {:<13} {:>8} {:>9} {:>10} {:>10} {:>11} {:>9} {:>9}\n",
-        "lineage", "kind", "count", "pause us", "1st ins us", "confirm us", "1st answer", "private K", "pss K"
+        "lineage",
+        "kind",
+        "count",
+        "pause us",
+        "1st ins us",
+        "confirm us",
+        "1st answer",
+        "private K",
+        "pss K"
     );
-    let known = |id: &Option<String>| id.as_ref().is_some_and(|id| rows.iter().any(|row| row.id == *id));
+    let known = |id: &Option<String>| {
+        id.as_ref()
+            .is_some_and(|id| rows.iter().any(|row| row.id == *id))
+    };
     for root in rows.iter().filter(|row| !known(&row.mother)) {
         line(&mut text, root, "", "");
         below(&mut text, rows, root, "");
@@ -19,11 +30,17 @@ pub(super) fn draw(rows: &[&Row]) -> String {
 }
 
 fn below(text: &mut String, rows: &[&Row], mother: &Row, indent: &str) {
-    let daughters: Vec<_> =
-        rows.iter().filter(|row| row.mother.as_deref() == Some(mother.id.as_str())).collect();
+    let daughters: Vec<_> = rows
+        .iter()
+        .filter(|row| row.mother.as_deref() == Some(mother.id.as_str()))
+        .collect();
     for (index, daughter) in daughters.iter().enumerate() {
         let last = index + 1 == daughters.len();
-        let (branch, trunk) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+        let (branch, trunk) = if last {
+            ("└─ ", "   ")
+        } else {
+            ("├─ ", "│  ")
+        };
         line(text, daughter, indent, branch);
         below(text, rows, daughter, &format!("{indent}{trunk}"));
     }
@@ -32,7 +49,9 @@ fn below(text: &mut String, rows: &[&Row], mother: &Row, indent: &str) {
 fn line(text: &mut String, row: &Row, indent: &str, branch: &str) {
     let name = format!("{indent}{branch}{} {}", row.hostname, row.id);
     let number = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.0}"));
-    let count = row.count_at_fork.map_or("–".to_owned(), |count| count.to_string());
+    let count = row
+        .count_at_fork
+        .map_or("–".to_owned(), |count| count.to_string());
     // Writing to a String cannot fail.
     writeln!(
         text,

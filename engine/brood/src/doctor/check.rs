@@ -50,7 +50,13 @@ impl Question {
     }
 
     fn check(self, status: Status, found: String, remedy: String) -> Check {
-        Check { name: self.name, status, found, why: self.why, remedy }
+        Check {
+            name: self.name,
+            status,
+            found,
+            why: self.why,
+            remedy,
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use brood_vmm::{fault_around_control, sealing};
+use brood_vmm::{fault_around_control, memfd_collapse};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, getrlimit};
 
@@ -28,7 +28,7 @@ const UFFD: Question = Question {
 };
 const CGROUP: Question = Question {
     name: "cgroup v2",
-    why: "memory of many machines is measured and limited by cgroup",
+    why: "the memory of many machines together is what only a cgroup measures and limits",
 };
 const LAYERS: Question = Question {
     name: "disk layers",
@@ -55,7 +55,11 @@ const LEAST_FILES: u64 = 4096;
 const LEAST_PROCESSES: u64 = 4096;
 const LEAST_MEMORY_MIB: u64 = 1024;
 /// Programs and the Debian packages that have them.
-const PROGRAMS: &[(&str, &str)] = &[("dpkg-deb", "dpkg"), ("depmod", "kmod"), ("mke2fs", "e2fsprogs")];
+const PROGRAMS: &[(&str, &str)] = &[
+    ("dpkg-deb", "dpkg"),
+    ("depmod", "kmod"),
+    ("mke2fs", "e2fsprogs"),
+];
 
 /// Looks at everything but KVM.
 pub(super) fn examine(layer_directory: &Path) -> Vec<Check> {
@@ -66,8 +70,18 @@ pub(super) fn examine(layer_directory: &Path) -> Vec<Check> {
         userfaultfd(),
         cgroup(),
         layers(layer_directory),
-        limit(FILES, getrlimit(Resource::Nofile).current, LEAST_FILES, "ulimit -n 65536"),
-        limit(PROCESSES, getrlimit(Resource::Nproc).current, LEAST_PROCESSES, "ulimit -u 65536"),
+        limit(
+            FILES,
+            getrlimit(Resource::Nofile).current,
+            LEAST_FILES,
+            "ulimit -n 65536",
+        ),
+        limit(
+            PROCESSES,
+            getrlimit(Resource::Nproc).current,
+            LEAST_PROCESSES,
+            "ulimit -u 65536",
+        ),
         memory(&read("/proc/meminfo")),
         tools(),
     ]
@@ -80,9 +94,13 @@ fn read(path: &str) -> String {
 
 fn kernel(release: &str) -> Check {
     let release = release.trim();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map_while(|part| part.parse::<u32>().ok());
     match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) if (major, minor) >= (6, 1) => KERNEL.ok(format!("Linux {release}")),
+        (Some(major), Some(minor)) if (major, minor) >= (6, 1) => {
+            KERNEL.ok(format!("Linux {release}"))
+        }
         (Some(_), Some(_)) => KERNEL.warn(format!("Linux {release}"), "use Linux 6.1 or newer"),
         _ => KERNEL.warn("its version cannot be read", "mount /proc"),
     }
@@ -94,20 +112,20 @@ fn huge_pages(enabled: &str) -> Check {
     match chosen {
         Some(mode @ ("madvise" | "always")) => THP.ok(mode),
         Some(mode) => THP.warn(mode, remedy),
-        None => THP.warn("this kernel has no transparent huge pages, or /sys is not mounted", remedy),
+        None => THP.warn(
+            "this kernel has no transparent huge pages, or /sys is not mounted",
+            remedy,
+        ),
     }
 }
 
 fn collapse() -> Check {
-    match sealing() {
-        Ok(report) if report.huge_bytes == report.image_bytes => {
-            COLLAPSE.ok("MADV_COLLAPSE works on a sealed memfd")
-        }
-        Ok(_) => COLLAPSE.warn(
-            "MADV_COLLAPSE does not work on a memfd here: templates stay in small pages",
+    match memfd_collapse() {
+        Ok(()) => COLLAPSE.ok("MADV_COLLAPSE works on a memfd"),
+        Err(error) => COLLAPSE.warn(
+            chain(&error),
             "use Linux 6.1 or newer with CONFIG_TRANSPARENT_HUGEPAGE; free memory if it is full",
         ),
-        Err(error) => COLLAPSE.fail(chain(&error), "free memory, or allow memfd_create"),
     }
 }
 
@@ -217,7 +235,10 @@ mod tests {
 
     #[test]
     fn available_memory_is_read_in_mebibytes() {
-        assert_eq!(memory("MemTotal: 9 kB\nMemAvailable:  4194304 kB\n").found, "4096 MiB available");
+        assert_eq!(
+            memory("MemTotal: 9 kB\nMemAvailable:  4194304 kB\n").found,
+            "4096 MiB available"
+        );
         assert_eq!(memory("MemAvailable: 1024 kB\n").status, Status::Warn);
         assert_eq!(memory("MemAvailable: lots\n").status, Status::Warn);
     }
@@ -225,6 +246,10 @@ mod tests {
     #[test]
     fn a_low_limit_names_the_command_that_raises_it() {
         assert_eq!(limit(FILES, None, 10, "ulimit -n").status, Status::Ok);
-        assert!(limit(FILES, Some(9), 10, "ulimit -n 65536").remedy.contains("ulimit -n 65536"));
+        assert!(
+            limit(FILES, Some(9), 10, "ulimit -n 65536")
+                .remedy
+                .contains("ulimit -n 65536")
+        );
     }
 }

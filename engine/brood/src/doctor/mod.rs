@@ -37,7 +37,10 @@ pub struct DoctorOptions {
 impl Default for DoctorOptions {
     /// This host: `/dev/kvm`, and the directory for temporary files (`TMPDIR`).
     fn default() -> Self {
-        Self { kvm_path: PathBuf::from("/dev/kvm"), layer_directory: std::env::temp_dir() }
+        Self {
+            kvm_path: PathBuf::from("/dev/kvm"),
+            layer_directory: std::env::temp_dir(),
+        }
     }
 }
 
@@ -47,9 +50,15 @@ impl Default for DoctorOptions {
 /// Standard output is closed.
 pub fn run(json: bool) -> anyhow::Result<ExitCode> {
     let report = examine(&DoctorOptions::default());
-    let mut text = if json { report.to_json()? } else { report.to_string() };
+    let mut text = if json {
+        report.to_json()?
+    } else {
+        report.to_string()
+    };
     text.push('\n');
-    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .context("cannot write to standard output")?;
     Ok(ExitCode::from(report.verdict.exit_code()))
 }
 
@@ -74,7 +83,10 @@ mod tests {
 
     fn with_device(path: &str) -> Report {
         let layer_directory = std::env::temp_dir();
-        examine(&DoctorOptions { kvm_path: PathBuf::from(path), layer_directory })
+        examine(&DoctorOptions {
+            kvm_path: PathBuf::from(path),
+            layer_directory,
+        })
     }
 
     #[test]
@@ -85,16 +97,30 @@ mod tests {
         let check = &report.checks[0];
         assert_eq!((check.name, check.status), ("kvm device", Status::Fail));
         assert!(check.remedy.contains("modprobe"), "{}", check.remedy);
-        assert!(report.reason.contains("/nonexistent/kvm"), "{}", report.reason);
+        assert!(
+            report.reason.contains("/nonexistent/kvm"),
+            "{}",
+            report.reason
+        );
     }
 
     #[test]
     fn a_device_that_is_not_kvm_runs_nothing() {
         let report = with_device("/dev/null");
         assert_eq!(report.verdict, Verdict::None);
-        assert_eq!((report.guest_kernel_mips, report.guest_user_mips), (None, None));
-        let failed: Vec<_> = report.checks.iter().filter(|check| check.status == Status::Fail).collect();
-        assert!(failed.iter().any(|check| check.name == "kvm features"), "{failed:?}");
+        assert_eq!(
+            (report.guest_kernel_mips, report.guest_user_mips),
+            (None, None)
+        );
+        let failed: Vec<_> = report
+            .checks
+            .iter()
+            .filter(|check| check.status == Status::Fail)
+            .collect();
+        assert!(
+            failed.iter().any(|check| check.name == "kvm features"),
+            "{failed:?}"
+        );
     }
 
     #[test]
@@ -108,14 +134,20 @@ mod tests {
             kvm_path: PathBuf::from("/nonexistent/kvm"),
             layer_directory: PathBuf::from("/nonexistent"),
         });
-        let check = report.checks.iter().find(|check| check.name == "disk layers");
+        let check = report
+            .checks
+            .iter()
+            .find(|check| check.name == "disk layers");
         assert_eq!(check.map(|check| check.status), Some(Status::Fail));
     }
 
     #[test]
     fn every_check_says_what_was_found_and_why_it_matters() {
         for check in with_device("/nonexistent/kvm").checks {
-            assert!(!check.found.is_empty() && !check.why.is_empty(), "{check:?}");
+            assert!(
+                !check.found.is_empty() && !check.why.is_empty(),
+                "{check:?}"
+            );
             let needs_remedy = check.status != Status::Ok;
             assert_eq!(needs_remedy, !check.remedy.is_empty(), "{check:?}");
         }

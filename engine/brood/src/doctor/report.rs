@@ -57,7 +57,12 @@ impl fmt::Display for Report {
         if !self.advice.is_empty() {
             writeln!(f, "What to do: {}.", self.advice)?;
         }
-        let width = self.checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
+        let width = self
+            .checks
+            .iter()
+            .map(|check| check.name.len())
+            .max()
+            .unwrap_or(0);
         for check in &self.checks {
             let status = match check.status {
                 Status::Ok => "ok  ",
@@ -89,7 +94,10 @@ mod tests {
         Report {
             verdict: Verdict::Bare,
             reason: "kernel mode is slow".to_owned(),
-            checks: vec![check("a", Status::Ok, ""), check("longer", Status::Warn, "do it")],
+            checks: vec![
+                check("a", Status::Ok, ""),
+                check("longer", Status::Warn, "do it"),
+            ],
             guest_kernel_mips: Some(0.7),
             guest_user_mips: None,
             advice: "use the lab",
@@ -100,7 +108,10 @@ mod tests {
     fn first_line_is_the_verdict_and_columns_are_aligned() {
         let text = report().to_string();
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines[0], "This host runs only bare-metal guests: kernel mode is slow.");
+        assert_eq!(
+            lines[0],
+            "This host runs only bare-metal guests: kernel mode is slow."
+        );
         assert_eq!(lines[1], "What to do: use the lab.");
         assert_eq!(lines[3], "ok    a       found");
         assert_eq!(lines[4], "warn  longer  found");
@@ -113,11 +124,23 @@ mod tests {
         assert!(!json.contains('\n'));
         let value: serde_json::Value = serde_json::from_str(&json).expect("an object");
         let keys = |value: &serde_json::Value| -> Vec<String> {
-            value.as_object().map(|object| object.keys().cloned().collect()).unwrap_or_default()
+            value
+                .as_object()
+                .map(|object| object.keys().cloned().collect())
+                .unwrap_or_default()
         };
         let mut found = keys(&value);
         found.sort();
-        assert_eq!(found, ["checks", "guest_kernel_mips", "guest_user_mips", "reason", "verdict"]);
+        assert_eq!(
+            found,
+            [
+                "checks",
+                "guest_kernel_mips",
+                "guest_user_mips",
+                "reason",
+                "verdict"
+            ]
+        );
         assert_eq!(value["verdict"], "bare");
         assert_eq!(value["guest_user_mips"], serde_json::Value::Null);
         let mut row = keys(&value["checks"][1]);

@@ -5,44 +5,33 @@
 
 use std::os::fd::AsFd;
 
-use brood_units::Instant;
 use brood_vmm::{now, Machine};
 
+use super::fork::{Calling, Infant};
 use super::microvm::Microvm;
 use super::refusal::{because, refuse};
-use super::serve;
 use crate::protocol::{BirthTimes, Event, FromCell, Refusal, Start, VERSION};
 use crate::seqpacket::Control;
 
 const BIRTH: &str = "birth";
 const REMEDY: &str = "free memory or descriptors on the host and fork again";
 
-/// Lives as a daughter until her machine or her engine ends.
-pub(super) fn daughter(
-    vm: &mut Microvm,
-    start: Start,
-    (index, born): (u32, Instant),
-    control: Control,
-) -> i32 {
-    let mut times = BirthTimes { born, ..BirthTimes::default() };
-    let made = make(vm, &mut times).and_then(|()| match start {
-        Start::Run => vm.resume(),
-        Start::Hold => Ok(()),
-    });
+/// Makes an infant what she is to become and announces her; the exit code if she cannot be.
+pub(super) fn begin(vm: &mut Microvm, infant: Infant) -> Result<Control, i32> {
+    let Infant { index, born, control, calling } = infant;
+    let mut times = BirthTimes { born, created: born, restored: born };
+    let made = match calling {
+        Calling::Daughter(start) => make(vm, &mut times).and_then(|()| match start {
+            Start::Run => vm.resume(),
+            Start::Hold => Ok(()),
+        }),
+        Calling::Checkpoint => vm.shared.renew_bell().map_err(because(BIRTH, REMEDY)),
+    };
     match made {
-        Ok(()) if announce(&control, index, times) => serve::run(vm, &control),
-        Ok(()) => 1,
-        Err(refusal) => stillborn(&control, index, &refusal),
+        Ok(()) if announce(&control, index, times) => Ok(control),
+        Ok(()) => Err(1),
+        Err(refusal) => Err(stillborn(&control, index, &refusal)),
     }
-}
-
-/// Stays as a checkpoint until it is told to end.
-pub(super) fn checkpoint(vm: &mut Microvm, (index, born): (u32, Instant), control: Control) -> i32 {
-    let times = BirthTimes { born, created: born, restored: born };
-    if vm.shared.renew_bell().is_err() || !announce(&control, index, times) {
-        return 1;
-    }
-    serve::run(vm, &control)
 }
 
 /// A machine over the inherited memory, with the inherited state.

@@ -11,66 +11,116 @@
 //! glibc's `fork()` both times: it takes back the stacks of threads that did not come along and keeps its thread id
 //! right, which a raw clone3 does not. Invariant: between the mother's `fork()` returning in the point and the first
 //! new descriptor there, everything inherited is forgotten, then one sweep closes what is not on the keep list; no
-//! inherited owner is dropped after it. Unsafe: fork(2), close_range(2), _exit(2).
+//! inherited owner is dropped after it. A daughter returns from [`fork`] as her mother does, so that the main loop starts
+//! over on the same frames and a line of any depth has the stack and heap of one machine. The point is reaped by the
+//! kernel (`SIGCHLD` ignored); it tells the engine whom it forked, so that the engine can reap even one who never spoke.
+//! Unsafe: fork(2), signal(2), close_range(2), _exit(2).
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use brood_units::Instant;
 use brood_vmm::{now, ClockPolicy};
 
-use super::birth;
 use super::microvm::{Microvm, Standing};
 use super::refusal::{because, refuse};
-use crate::protocol::{Checkpoint, Event, ForkSpec, ForkTimes, FromCell, Refusal};
+use crate::protocol::{Checkpoint, Event, ForkSpec, ForkTimes, FromCell, Refusal, Start};
 use crate::seqpacket::Control;
 
 const FORK: &str = "fork";
+const NO_PROCESS: &str = "free memory or raise the limit of processes (ulimit -u, pids.max)";
+
+/// Who a process is when [`fork`] returns.
+pub(super) enum Forked {
+    /// The one that forked.
+    Mother(ForkTimes),
+    /// One of those that came out.
+    Infant(Infant),
+}
+
+/// One that has just been forked from the point.
+pub(super) struct Infant {
+    /// Which one of the fork.
+    pub(super) index: u32,
+    /// When the process began.
+    pub(super) born: Instant,
+    /// The socket she speaks over.
+    pub(super) control: Control,
+    /// What she becomes.
+    pub(super) calling: Calling,
+}
+
+/// What an infant becomes.
+pub(super) enum Calling {
+    /// A machine of her own.
+    Daughter(Start),
+    /// The point itself, kept.
+    Checkpoint,
+}
 
 /// Takes the point and lets the mother run on; daughters report over `sockets`.
 pub(super) fn fork(
     vm: &mut Microvm,
     spec: ForkSpec,
     sockets: Vec<OwnedFd>,
-) -> Result<ForkTimes, Refusal> {
+) -> Result<Forked, Refusal> {
     let asked = now();
-    let wanted = spec.daughters as usize + usize::from(spec.checkpoint == Checkpoint::Keep);
-    if sockets.len() != wanted || wanted == 0 {
-        let cause = format!("{} sockets came for {wanted} daughters and checkpoints", sockets.len());
-        return Err(refuse(FORK, &cause, "send one socket for each"));
-    }
+    check(spec, sockets.len())?;
+    reap_children_by(libc::SIG_IGN);
     let was_running = !vm.is_paused();
-    if was_running {
-        vm.vcpus.park().map_err(because(FORK, "the machine has ended; start another"))?;
-    }
+    let held = vm.standing.as_ref().map(|standing| standing.clock);
+    let point = match stand(vm) {
+        Ok(point) => point,
+        Err(refusal) => {
+            if was_running {
+                // One that has ended stays as it is, and the main loop hears of it.
+                vm.vcpus.resume().ok();
+            }
+            return Err(refusal);
+        }
+    };
     let parked = vm.vcpus.times().map(|times| times.parked).max().unwrap_or(asked);
-    let point = stand(vm)?;
     let saved = now();
     vm.shared.hardware().freeze_disk();
     // SAFETY: vCPU threads are parked outside of the allocator and of every lock, so the child's copy is whole.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
         vm.standing = Some(point);
-        become_point(vm, spec, sockets);
+        return Ok(Forked::Infant(become_point(vm, spec, sockets)));
     }
     let failure = std::io::Error::last_os_error();
     let cloned = now();
-    if vm.machine.is_none() {
-        vm.standing = Some(point);
-    }
+    // A checkpoint, or one that has not run since her state was read, still stands where she stood.
+    vm.standing = held.map(|clock| Standing { clock, ..point });
     if was_running {
         vm.shared.expect_first();
         vm.vcpus.resume().map_err(because(FORK, "the machine has ended; start another"))?;
     }
     if pid < 0 {
         let cause = format!("the frozen point could not be made: {failure}");
-        return Err(refuse(FORK, &cause, "free memory or raise the limit of processes (ulimit -u)"));
+        return Err(refuse(FORK, &cause, NO_PROCESS));
     }
     let parked = if was_running { parked } else { asked };
-    Ok(ForkTimes { asked, parked, saved, cloned })
+    Ok(Forked::Mother(ForkTimes { asked, parked, saved, cloned }))
 }
 
-/// The state daughters start from, and what their clocks do.
+fn check(spec: ForkSpec, sockets: usize) -> Result<(), Refusal> {
+    let checkpoints = usize::from(spec.checkpoint == Checkpoint::Keep);
+    match spec.daughters as usize + checkpoints {
+        0 => Err(refuse(FORK, "neither a daughter nor a checkpoint was asked for", "ask for one")),
+        wanted if wanted != sockets => {
+            let cause = format!("{sockets} sockets came for {wanted} daughters and checkpoints");
+            Err(refuse(FORK, &cause, "send one socket for each"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Stops the machine and reads the state daughters start from, with what their clocks do.
 fn stand(vm: &mut Microvm) -> Result<Standing, Refusal> {
+    if vm.machine.is_some() {
+        // Of a machine that stands still already this asks only whether a vCPU has ended.
+        vm.vcpus.park().map_err(because(FORK, "the machine has ended; start another"))?;
+    }
     match (&vm.machine, vm.standing.take()) {
         // A warm daughter that never ran, or a checkpoint: the state it holds is the state.
         (_, Some(standing)) => Ok(Standing { clock: ClockPolicy::Resumes, ..standing }),
@@ -82,8 +132,51 @@ fn stand(vm: &mut Microvm) -> Result<Standing, Refusal> {
     }
 }
 
-/// In the child of the mother: nothing of hers is used any more; make the children and go.
-fn become_point(vm: &mut Microvm, spec: ForkSpec, sockets: Vec<OwnedFd>) -> ! {
+/// In the child of the mother: nothing of hers is used any more. Returns in each infant; the point itself goes.
+fn become_point(vm: &mut Microvm, spec: ForkSpec, sockets: Vec<OwnedFd>) -> Infant {
+    // The engine takes the status of the infants, so they wait for it as zombies.
+    reap_children_by(libc::SIG_DFL);
+    forget_mother(vm, &sockets);
+    vm.depth += 1;
+    let mut delivered = Vec::with_capacity(sockets.len());
+    let mut sockets = sockets.into_iter();
+    for index in 0.. {
+        let Some(socket) = sockets.next() else { break };
+        let control = Control::new(socket);
+        let born = now();
+        // SAFETY: this process has one thread.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            let calling = match index < spec.daughters {
+                true => Calling::Daughter(spec.start),
+                false => Calling::Checkpoint,
+            };
+            return Infant { index, born, control, calling };
+        }
+        if pid < 0 {
+            let cause = format!("fork(2) failed: {}", std::io::Error::last_os_error());
+            let reason = refuse(FORK, &cause, NO_PROCESS).to_string();
+            // If the engine has gone there is nobody to tell.
+            control.send(&FromCell::Event(Event::Stillborn { index, reason }), &[]).ok();
+        }
+        delivered.push(u32::try_from(pid).unwrap_or(0));
+        if sockets.len() == 0 {
+            tell_delivered(&control, std::mem::take(&mut delivered));
+        }
+    }
+    exit(0)
+}
+
+/// If the engine has gone there is nobody to tell.
+fn tell_delivered(control: &Control, infants: Vec<u32>) {
+    let pid = rustix::process::getpid();
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
+    let fds: Vec<_> = pidfd.iter().map(AsFd::as_fd).collect();
+    control.send(&FromCell::Event(Event::Delivered { infants }), &fds).ok();
+}
+
+/// Lets go of what is the mother's, then closes every descriptor that is not kept.
+fn forget_mother(vm: &mut Microvm, sockets: &[OwnedFd]) {
     vm.vcpus.forget_fds();
     if let Some(machine) = vm.machine.take() {
         machine.forget();
@@ -100,36 +193,13 @@ fn become_point(vm: &mut Microvm, spec: ForkSpec, sockets: Vec<OwnedFd>) -> ! {
     kept.push(libc::STDERR_FILENO);
     kept.extend(vm.ram.sealed().map(|sealed| sealed.fd().as_raw_fd()));
     close_all_but(kept);
-    vm.depth += 1;
-    let mut sockets = sockets.into_iter();
-    for index in 0.. {
-        let Some(socket) = sockets.next() else { break };
-        let born = now();
-        // SAFETY: this process has one thread.
-        match unsafe { libc::fork() } {
-            0 => {
-                drop(sockets);
-                begin(vm, spec, (index, born), Control::new(socket));
-            }
-            -1 => {
-                let reason = format!("fork(2) failed: {}", std::io::Error::last_os_error());
-                let cry = FromCell::Event(Event::Stillborn { index, reason });
-                // If the engine has gone there is nobody to tell.
-                Control::new(socket).send(&cry, &[]).ok();
-            }
-            _ => drop(socket),
-        }
-    }
-    exit(0)
 }
 
-fn begin(vm: &mut Microvm, spec: ForkSpec, (index, born): (u32, Instant), control: Control) -> ! {
-    let code = if index < spec.daughters {
-        birth::daughter(vm, spec.start, (index, born), control)
-    } else {
-        birth::checkpoint(vm, (index, born), control)
-    };
-    exit(code)
+/// What becomes of children that end: with SIG_IGN the kernel reaps them, with SIG_DFL their parent does (man 2 wait).
+fn reap_children_by(disposition: libc::sighandler_t) {
+    // SAFETY: neither disposition runs code of this process.
+    let before = unsafe { libc::signal(libc::SIGCHLD, disposition) };
+    debug_assert_ne!(before, libc::SIG_ERR, "SIGCHLD has a disposition");
 }
 
 /// Ends the process at once: destructors and exit handlers are the mother's.

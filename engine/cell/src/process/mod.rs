@@ -23,7 +23,7 @@ mod warm;
 
 use std::os::fd::{FromRawFd, OwnedFd};
 
-use crate::protocol::{Ask, FromCell, Reply, Request, VERSION};
+use crate::protocol::{Ask, Ending, Event, FromCell, Reply, Request, VERSION};
 use crate::seqpacket::Control;
 
 /// Runs a cell over the control socket on standard input, until its machine or its engine ends.
@@ -33,8 +33,14 @@ use crate::seqpacket::Control;
 pub fn main() -> std::process::ExitCode {
     // SAFETY: the engine passes the control socket as descriptor 0 and nothing else here uses it.
     let control = Control::new(unsafe { OwnedFd::from_raw_fd(0) });
-    let Ok((Ask { id, request }, fds)) = control.receive::<Ask>() else {
-        return std::process::ExitCode::from(2);
+    let (Ask { id, request }, fds) = match control.receive::<Ask>() {
+        Ok(first) => first,
+        Err(error) => {
+            let reason = refusal::refuse("first message", &refusal::chain(&error), "start with Boot or Load").to_string();
+            // If the engine has gone there is nobody to tell.
+            control.send(&FromCell::Event(Event::Ended(Ending::Refused { reason })), &[]).ok();
+            return std::process::ExitCode::from(2);
+        }
     };
     let made = match request {
         Request::Boot { version, machine, guest } => {

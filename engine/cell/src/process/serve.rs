@@ -10,7 +10,8 @@ use std::process::ExitCode;
 use brood_bare_guest::mailbox::Command;
 use brood_vmm::{now, VcpuEnd};
 
-use super::fork;
+use super::birth;
+use super::fork::{self, Forked, Infant};
 use super::hardware::Work;
 use super::microvm::Microvm;
 use super::refusal::{because, refuse};
@@ -27,13 +28,30 @@ const SYSTEM_EVENT_SHUTDOWN: u32 = 1;
 /// What a request comes to: the answer with its descriptors, and whether the cell goes on.
 type Answer = Result<(Reply, Vec<OwnedFd>), Refusal>;
 
-/// Serves a booted or loaded microVM until it ends.
-pub(super) fn serve(mut vm: Microvm, control: Control) -> ExitCode {
-    fork::exit(run(&mut vm, &control))
+/// Why the loop was left.
+enum Turn {
+    /// The cell is over, with this exit code.
+    Exit(i32),
+    /// This process is one that came out of a fork.
+    Infant(Infant),
 }
 
-/// The loop; the exit code when it ends.
-pub(super) fn run(vm: &mut Microvm, control: &Control) -> i32 {
+/// Serves a booted or loaded microVM until it ends; a daughter starts over here.
+pub(super) fn serve(mut vm: Microvm, mut control: Control) -> ExitCode {
+    loop {
+        match run(&mut vm, &control) {
+            Turn::Exit(code) => fork::exit(code),
+            Turn::Infant(infant) => match birth::begin(&mut vm, infant) {
+                // The mother's socket was closed with everything of hers: its number may be somebody else's by now.
+                Ok(own) => std::mem::forget(std::mem::replace(&mut control, own)),
+                Err(code) => fork::exit(code),
+            },
+        }
+    }
+}
+
+/// The loop.
+fn run(vm: &mut Microvm, control: &Control) -> Turn {
     let mut control = Some(control);
     let mut fds: Vec<libc::pollfd> = Vec::new();
     let mut work = Work::default();
@@ -60,8 +78,8 @@ pub(super) fn run(vm: &mut Microvm, control: &Control) -> i32 {
         if let (true, Some(socket)) = (control_ready, control) {
             match socket.receive::<Ask>() {
                 Ok((ask, files)) => {
-                    if let Some(ending) = answer(vm, socket, ask, files) {
-                        return finish(control, ending);
+                    if let Some(turn) = answer(vm, socket, ask, files) {
+                        return turn;
                     }
                 }
                 Err(SocketError::Malformed(_)) => {}
@@ -105,11 +123,19 @@ fn heard(vm: &Microvm, control: Option<&Control>, notice: Notice) -> Option<Endi
     None
 }
 
-/// Answers one ask; an ending if the cell was asked to end.
-fn answer(vm: &mut Microvm, control: &Control, ask: Ask, files: Vec<OwnedFd>) -> Option<Ending> {
+/// Answers one ask; a turn if the loop is left for it.
+fn answer(vm: &mut Microvm, control: &Control, ask: Ask, files: Vec<OwnedFd>) -> Option<Turn> {
     let Ask { id, request } = ask;
     let killed = matches!(request, Request::Kill);
-    let (result, fds) = match handle(vm, request, files) {
+    let answer = match request {
+        Request::Fork(spec) => match fork::fork(vm, spec, files) {
+            Ok(Forked::Infant(infant)) => return Some(Turn::Infant(infant)),
+            Ok(Forked::Mother(times)) => Ok((Reply::Forked(times), Vec::new())),
+            Err(refusal) => Err(refusal),
+        },
+        request => handle(vm, request, files),
+    };
+    let (result, fds) = match answer {
         Ok((reply, fds)) => (Ok(reply), fds),
         Err(refusal) => (Err(refusal), Vec::new()),
     };
@@ -121,20 +147,18 @@ fn answer(vm: &mut Microvm, control: &Control, ask: Ask, files: Vec<OwnedFd>) ->
         // A peer that is gone is noticed at the next poll.
         control.send(&FromCell::Answer { id, result: Err(refusal) }, &[]).ok();
     }
-    killed.then_some(Ending::Killed)
+    killed.then(|| finish(Some(control), Ending::Killed))
 }
 
 fn handle(vm: &mut Microvm, request: Request, files: Vec<OwnedFd>) -> Answer {
     let done = |()| (Reply::Done, Vec::new());
     match request {
-        Request::Boot { .. } | Request::Load { .. } => {
+        // A fork is answered by whoever calls this.
+        Request::Boot { .. } | Request::Load { .. } | Request::Fork(_) => {
             Err(refuse("boot", "this cell has its machine already", "start another cell"))
         }
         Request::Resume => vm.resume().map(done),
         Request::Pause => vm.pause().map(done),
-        Request::Fork(spec) => {
-            fork::fork(vm, spec, files).map(|times| (Reply::Forked(times), Vec::new()))
-        }
         Request::Seal => seal(vm).map(|reply| (reply, Vec::new())),
         Request::Template => warm::template(vm).map(|fds| (Reply::Template, fds)),
         Request::Stats => Ok((Reply::Stats(stats(vm)), Vec::new())),
@@ -206,10 +230,10 @@ fn stats(vm: &Microvm) -> Stats {
     }
 }
 
-/// Says how it ended, and the exit code that goes with it.
-fn finish(control: Option<&Control>, ending: Ending) -> i32 {
+/// Says how it ended, and goes with the exit code for that.
+fn finish(control: Option<&Control>, ending: Ending) -> Turn {
     tell(control, Event::Ended(ending), &[]);
-    0
+    Turn::Exit(0)
 }
 
 fn tell(control: Option<&Control>, event: Event, fds: &[OwnedFd]) {

@@ -40,6 +40,7 @@ pub(super) fn template(vm: &mut Microvm) -> Result<Vec<OwnedFd>, Refusal> {
     if vm.machine.is_none() || !vm.is_paused() {
         return Err(busy());
     }
+    vm.pause()?;
     vm.ram.seal().map_err(because(TEMPLATE, "free memory on the host"))?;
     let (Some(machine), Some(sealed)) = (&vm.machine, vm.ram.sealed()) else {
         return Err(busy());
@@ -84,6 +85,10 @@ pub(super) fn load(fds: Vec<OwnedFd>) -> Result<Microvm, Refusal> {
     let disk: Vec<OwnedFd> = fds.collect();
     jail::enter()?;
     let parts = "make the template anew with this engine";
+    if state.vcpus.len() != state.spec.vcpus as usize {
+        let cause = format!("{} vCPU states came for {} vCPUs", state.vcpus.len(), state.spec.vcpus);
+        return Err(refuse(LOAD, &cause, parts));
+    }
     let layout = RamLayout::new(state.spec.ram_bytes).map_err(because(LOAD, parts))?;
     let sealed = SealedRam::from_parts(image, state.spec.ram_bytes, state.runs)
         .map_err(because(LOAD, parts))?;

@@ -6,6 +6,7 @@
 
 mod machine;
 mod script;
+mod steady;
 mod stream;
 
 use std::ffi::OsString;
@@ -23,6 +24,7 @@ use crate::place::Place;
 use crate::process::{say, wait_at_most};
 use machine::{End, Machine};
 use script::Script;
+pub(crate) use steady::stay;
 
 /// A lab that does not come up has not run the command, so it may be started again.
 const BOOT_ATTEMPTS: u32 = 2;
@@ -124,7 +126,9 @@ fn run_there(place: &Place, options: &Options, job: Job<'_>) -> Result<u8> {
         refuse_hidden(path)?;
     }
     let environment = [&place.handed_on, job.environment].concat();
+    let keeper = std::env::current_exe().context("this program")?;
     let script = Script {
+        keeper: &keeper,
         cwd: job.cwd,
         environment: &environment,
         timeout: options.timeout,

@@ -10,6 +10,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::steady::STANDS;
+
 /// Begins a marker line: ASCII "record separator", which no test or tool prints.
 pub(super) const MARK: u8 = 0x1e;
 /// The lab is up, and the command starts now.
@@ -26,6 +28,8 @@ pub(super) struct Script<'a> {
     /// Seconds.
     pub(super) timeout: u64,
     pub(super) command: &'a [OsString],
+    /// This program, which keeps the lab's kernel steady.
+    pub(super) keeper: &'a Path,
 }
 
 impl Script<'_> {
@@ -46,8 +50,11 @@ impl Script<'_> {
         let cwd = shell_words([self.cwd.as_os_str()]);
         let cwd = cwd.to_str().context(NOT_UTF8)?;
         let timeout = self.timeout;
+        let keeper = shell_words([self.keeper.as_os_str()]);
+        let steady = steady(keeper.to_str().context(NOT_UTF8)?);
         Ok(format!(
-            "{PREPARE}{exports}export BROOD_LAB=1 TMPDIR={TEMPORARY}\n\
+            "{PREPARE}{steady}\
+             {exports}export BROOD_LAB=1 TMPDIR={TEMPORARY}\n\
              cd {cwd} || die \"no working directory\"\n\
              printf '\\{MARK:03o}{UP}\\n'\n\
              printf '\\{MARK:03o}{UP}\\n' >&2\n\
@@ -81,6 +88,19 @@ mount -o remount,size=75% /run || die "/run cannot grow"
 mkdir /run/tmp-lab && mount -t tmpfs -o size=2G,mode=1777 lab-tmp /run/tmp-lab || die "no temporary directory"
 ulimit -n 65536 || die "no more than $(ulimit -n) open files"
 "#;
+
+/// Starts the keeper and waits until its machine stands.
+fn steady(keeper: &str) -> String {
+    format!(
+        "{keeper} steady </dev/null >/dev/null &\n\
+         tries=0\n\
+         until [ -e {STANDS} ]; do\n\
+             tries=$((tries + 1))\n\
+             [ $tries -lt 600 ] || die \"no steady machine\"\n\
+             sleep 0.1\n\
+         done\n"
+    )
+}
 
 /// Words joined and quoted for a POSIX shell.
 pub(super) fn shell_words<'a>(words: impl IntoIterator<Item = &'a OsStr>) -> OsString {
@@ -122,6 +142,7 @@ mod tests {
             environment: &environment,
             timeout: 9,
             command: &command,
+            keeper: Path::new("/bin/true"),
         };
         let text = script.text().unwrap();
         assert!(text.contains("export 'CI=yes; $(reboot)'\n"), "{text}");
@@ -146,9 +167,14 @@ mod tests {
             environment: &[],
             timeout: 60,
             command: &command,
+            keeper: Path::new("/bin/true"),
         };
         // What prepares a lab has no business on the machine that runs this test.
-        let text = script.text().unwrap().replace(PREPARE, "");
+        let text = script
+            .text()
+            .unwrap()
+            .replace(PREPARE, "")
+            .replace(&steady("'/bin/true'"), "");
         let ran = Command::new("sh").args(["-c", &text]).output().unwrap();
         let output = |bytes| String::from_utf8(bytes).unwrap();
         let (stdout, stderr) = (output(ran.stdout), output(ran.stderr));
