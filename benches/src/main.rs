@@ -2,8 +2,11 @@
 
 mod fork;
 mod host;
+mod linux;
 mod memory;
 mod report;
+
+use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
@@ -28,16 +31,32 @@ enum Bench {
         #[arg(long)]
         only: Option<String>,
     },
+    /// A Linux machine's boot against live forks of a running one, all to a program's answer; ratios of the medians.
+    LabRatio {
+        /// A directory made by `brood prepare`.
+        #[arg(long)]
+        files: PathBuf,
+        /// Boots, and forks of each row.
+        #[arg(long, default_value_t = 3)]
+        samples: usize,
+        /// Print one JSON object as the last line.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
-    let Bench::Fork {
-        json,
-        samples,
-        only,
-    } = Arguments::parse().bench;
     let mut report = report::Report::new();
-    let plan = fork::Plan { samples, only };
-    fork::run(&host::Host::open()?, &plan, &mut report)?;
+    let json = match Arguments::parse().bench {
+        Bench::Fork { json, samples, only } => {
+            let plan = fork::Plan { samples, only };
+            fork::run(&host::Host::open()?, &plan, &mut report)?;
+            json
+        }
+        Bench::LabRatio { files, samples, json } => {
+            linux::run(&files, samples, &mut report)?;
+            json
+        }
+    };
     report.print(json)
 }

@@ -51,6 +51,11 @@ impl Report {
         self.add(name, metric, "KiB", value);
     }
 
+    /// Adds one ratio, which has no unit.
+    pub(crate) fn ratio(&mut self, name: &str, metric: &str, value: f64) {
+        self.add(name, metric, "times", value);
+    }
+
     fn add(&mut self, name: &str, metric: &str, unit: &'static str, value: f64) {
         let key = (name.to_owned(), metric.to_owned());
         let samples = self.samples.entry(key).or_default();
@@ -102,7 +107,7 @@ impl Report {
 }
 
 /// Nearest-rank percentile of sorted samples.
-fn percentile(sorted: &[f64], share: f64) -> f64 {
+pub(crate) fn percentile(sorted: &[f64], share: f64) -> f64 {
     let rank = (share * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
 }

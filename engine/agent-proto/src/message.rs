@@ -131,6 +131,11 @@ pub enum Request {
     },
     /// Power off or reboot → [`Reply::Done`], then the guest ends.
     Power(Power),
+    /// Move `CLOCK_REALTIME` by so much → [`Reply::Clocks`]. However long the request is on its way, the step is right.
+    ClockStep {
+        /// Nanoseconds, forward or back.
+        by_ns: i64,
+    },
 }
 
 /// What the agent answers.

@@ -187,6 +187,10 @@ fn reply(
         } => return file::mkdir(&path, mode, parents),
         Request::Stats => return Ok(Reply::Stats(stat::stats(sessions.len()))),
         Request::Clock { set_realtime_ns } => return clock(slot, set_realtime_ns),
+        Request::ClockStep { by_ns } => {
+            let now = slot.agent.system.clocks().realtime_ns;
+            return clock(slot, Some(now.saturating_add_signed(by_ns)));
+        }
         Request::Quiesce { token, timeout_ms } => return quiesce(slot, token, timeout_ms),
         Request::Thaw { token } => thaw(slot, token)?,
         Request::Stamp { token, spec } => return apply_stamp(slot, token, &spec),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant as Deadline};
 use anyhow::Context;
 use brood_agent_proto::exec::ExecSpec;
 use brood_agent_proto::fork::SshHostKeys;
-use brood_agent_proto::{ConfirmReport, StampReport, StampSpec, StampTicket};
+use brood_agent_proto::{Client, ConfirmReport, StampReport, StampSpec, StampTicket};
 use brood_cell::protocol::{Checkpoint, ForkTimes, Start};
 use brood_cell::{Cell, CellError, WarmParts};
 use brood_units::{Instant, MachineId};
@@ -30,6 +30,13 @@ const CONFIRM_PATIENCE: Duration = Duration::from_secs(60);
 const CONFIRM_PATIENCE_EACH: Duration = Duration::from_secs(5);
 /// How long all hooks of a stamp may run.
 const HOOK_MILLIS: u32 = 10_000;
+
+/// A wall clock this close to the host's, nanoseconds, is right.
+const CLOCK_ERROR_NS: u64 = 1_000_000;
+/// Readings of a wall clock of which the best counts, unless one is as good as needed.
+const CLOCK_READINGS: u32 = 8;
+/// How often a wall clock is moved and looked at again.
+const CLOCK_STEPS: u32 = 4;
 
 /// A daughter that exists but has no identity yet; her workload is frozen.
 pub struct Unstamped {
@@ -99,7 +106,7 @@ pub struct Template {
     ticket: StampTicket,
     id: MachineId,
     generation: u32,
-    cell: Cell,
+    pub(crate) cell: Cell,
 }
 
 /// Forks a running machine into `daughters` from one point; the mother runs on.
@@ -319,6 +326,7 @@ impl Unstamped {
             Some(path) => stamped.client().read_file_to_vec(path, 1 << 20)?,
             None => Vec::new(),
         };
+        set_clock_right(stamped.client())?;
         let before = wall_clock_ns();
         let confirmed = stamped.confirm()?;
         let after = wall_clock_ns();
@@ -336,7 +344,7 @@ impl Unstamped {
             first_instruction: self.born.map_or(0.0, |at| at.micros_since(self.asked)),
             confirmed: confirmed_at.micros_since(self.asked),
             first_answer: answered.micros_since(self.asked),
-            clock_error_ns: confirm.realtime_ns as i64 - middle as i64,
+            clock_error_ns: confirm.realtime_ns.wrapping_sub(middle) as i64,
             clock_round_trip_ns: after.saturating_sub(before),
         };
         let machine = Machine {
@@ -388,6 +396,43 @@ pub fn stamp_all(
             })
             .collect()
     })
+}
+
+/// The stamp's time was late by as long as it was under way, on a busy host tens of milliseconds: moves the daughter's
+/// wall clock by the error that is left, and looks again.
+fn set_clock_right(daughter: &mut Client) -> anyhow::Result<()> {
+    for _ in 0..CLOCK_STEPS {
+        let error = clock_error(daughter)?;
+        if error.nanos.unsigned_abs() <= CLOCK_ERROR_NS + error.round_trip / 2 {
+            return Ok(());
+        }
+        daughter.step_realtime(error.nanos.saturating_neg())?;
+    }
+    Ok(())
+}
+
+/// How wrong a wall clock is: within ± half a round trip.
+struct ClockError {
+    nanos: i64,
+    round_trip: u64,
+}
+
+/// The best of a few readings: that with the shortest round trip.
+fn clock_error(daughter: &mut Client) -> anyhow::Result<ClockError> {
+    let mut best = None::<ClockError>;
+    for _ in 0..CLOCK_READINGS {
+        let before = wall_clock_ns();
+        let reads = daughter.clocks()?.realtime_ns;
+        let round_trip = wall_clock_ns().saturating_sub(before);
+        if best.as_ref().is_none_or(|best| round_trip < best.round_trip) {
+            let nanos = reads.wrapping_sub(before + round_trip / 2) as i64;
+            best = Some(ClockError { nanos, round_trip });
+        }
+        if round_trip <= 2 * CLOCK_ERROR_NS {
+            break;
+        }
+    }
+    best.context("the clock was not read")
 }
 
 /// The host's wall clock, nanoseconds since the epoch.

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use brood::{demo, doctor};
 use brood::files::{self, Sources};
+use brood::{demo, doctor};
 use clap::{Args, Parser, Subcommand};
 
 #[derive(Parser)]

@@ -1,7 +1,7 @@
 //! The promises of a stamped fork, kept by a stock Linux kernel: distinct where the word is distinct, no workload
 //! instruction before confirm, no half-made daughter handed out, no fork of a workload that does not stand still.
 
-#![expect(clippy::panic, clippy::expect_used, reason = "tests fail so")]
+#![expect(clippy::panic, reason = "tests fail so")]
 
 mod common;
 
@@ -12,7 +12,7 @@ use brood::fork::{self, Daughter};
 use brood::machine::Machine;
 use brood_cell::protocol::Checkpoint;
 use brood_testkit::{is_alive, settle};
-use common::{SMALL, boot, born, host, identity, live, shell, start, stamp, until};
+use common::{SMALL, boot, born, host, identity, live, shell, stamp, start, until};
 
 /// What a wall clock may be wrong by after a stamp, beyond half the round trip with which it was read.
 const CLOCK_ERROR: Duration = Duration::from_millis(5);
@@ -39,13 +39,22 @@ fn drawing(machine: &mut Machine) {
 fn look(daughters: &mut [Daughter]) -> Vec<BTreeMap<String, String>> {
     let see = |daughter: &mut Daughter| -> BTreeMap<String, String> {
         let seen = shell(&mut daughter.machine, LOOK);
-        let fields = seen.lines().map(|line| line.split_once(' ').unwrap_or((line, "")));
-        fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+        let fields = seen
+            .lines()
+            .map(|line| line.split_once(' ').unwrap_or((line, "")));
+        fields
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
     };
     std::thread::scope(|scope| {
-        let looking: Vec<_> =
-            daughters.iter_mut().map(|daughter| scope.spawn(move || see(daughter))).collect();
-        looking.into_iter().map(|thread| thread.join().expect("a look")).collect()
+        let looking: Vec<_> = daughters
+            .iter_mut()
+            .map(|daughter| scope.spawn(move || see(daughter)))
+            .collect();
+        looking
+            .into_iter()
+            .map(|thread| thread.join().expect("a look"))
+            .collect()
     })
 }
 
@@ -62,13 +71,34 @@ fn fork_and_compare(mother: &mut Machine, count: u32) -> Vec<Daughter> {
         assert_eq!(seen["env"], daughter.machine.hostname);
         assert_eq!(seen["machine-id"], daughter.machine.id.to_string());
         assert_eq!(seen["boot-id"], confirm.boot_id);
-        assert!(seen["identity"].contains(&daughter.machine.id.to_string()), "{}", seen["identity"]);
+        assert!(
+            seen["identity"].contains(&daughter.machine.id.to_string()),
+            "{}",
+            seen["identity"]
+        );
         seen.insert("getrandom".to_owned(), format!("{:?}", confirm.random));
     }
-    for field in ["hostname", "env", "machine-id", "boot-id", "identity", "urandom", "drawn", "getrandom", "generation-id"] {
+    for field in [
+        "hostname",
+        "env",
+        "machine-id",
+        "boot-id",
+        "identity",
+        "urandom",
+        "drawn",
+        "getrandom",
+        "generation-id",
+    ] {
         let values: BTreeSet<_> = seen.iter().map(|seen| seen[field].as_str()).collect();
-        assert!(values.iter().all(|value| value.len() > 1), "{field} is empty: {values:?}");
-        assert_eq!(values.len(), count as usize, "{field} is shared: {values:?}");
+        assert!(
+            values.iter().all(|value| value.len() > 1),
+            "{field} is empty: {values:?}"
+        );
+        assert_eq!(
+            values.len(),
+            count as usize,
+            "{field} is shared: {values:?}"
+        );
     }
     right_clocks(&daughters);
     daughters
@@ -76,9 +106,13 @@ fn fork_and_compare(mother: &mut Machine, count: u32) -> Vec<Daughter> {
 
 /// Every wall clock is right as far as it could be measured.
 fn right_clocks(daughters: &[Daughter]) {
-    let error = |daughter: &Daughter| Duration::from_nanos(daughter.timing.clock_error_ns.unsigned_abs());
+    let error =
+        |daughter: &Daughter| Duration::from_nanos(daughter.timing.clock_error_ns.unsigned_abs());
     let trip = |daughter: &Daughter| Duration::from_nanos(daughter.timing.clock_round_trip_ns);
-    let worst = daughters.iter().max_by_key(|daughter| error(daughter)).expect("a daughter");
+    let worst = daughters
+        .iter()
+        .max_by_key(|daughter| error(daughter))
+        .expect("a daughter");
     println!(
         "wall clocks: worst error {:?} in a round trip of {:?}; longest round trip {:?}",
         error(worst),
@@ -87,7 +121,12 @@ fn right_clocks(daughters: &[Daughter]) {
     );
     for daughter in daughters {
         let limit = CLOCK_ERROR + trip(daughter) / 2;
-        assert!(error(daughter) <= limit, "{}: {:?} over {limit:?}", daughter.machine.hostname, error(daughter));
+        assert!(
+            error(daughter) <= limit,
+            "{}: {:?} over {limit:?}",
+            daughter.machine.hostname,
+            error(daughter)
+        );
     }
 }
 
@@ -105,8 +144,16 @@ fn lab_sixty_four_daughters_of_one_live_fork_share_nothing_that_must_be_their_ow
     drawing(&mut mother);
     let mut daughters = fork_and_compare(&mut mother, 64);
     let log = "dmesg | grep -c 'crng reseeded due to virtual machine fork'";
-    assert_eq!(shell(&mut daughters[0].machine, log), "1", "VMGenID was announced");
-    assert_eq!(shell(&mut mother, "uname -n"), "(none)", "the mother stays who she is");
+    assert_eq!(
+        shell(&mut daughters[0].machine, log),
+        "1",
+        "VMGenID was announced"
+    );
+    assert_eq!(
+        shell(&mut mother, "uname -n"),
+        "(none)",
+        "the mother stays who she is"
+    );
     end_all(daughters);
 }
 
@@ -116,12 +163,23 @@ fn lab_daughters_share_nothing_that_must_be_their_own_without_vmgenid_either() {
     // The driver's name is spelt so in Linux 6.12.
     let words = "initcall_blacklist=vmgenid_plaform_driver_init,vmgenid_platform_driver_init";
     let mut mother = boot(&host, SMALL, words);
-    assert_eq!(shell(&mut mother, "ls /sys/bus/*/drivers | grep -ci vmgenid || true"), "0", "its driver is off");
+    assert_eq!(
+        shell(
+            &mut mother,
+            "ls /sys/bus/*/drivers | grep -ci vmgenid || true"
+        ),
+        "0",
+        "its driver is off"
+    );
     mother.cell().seal().expect("seal");
     drawing(&mut mother);
     let mut daughters = fork_and_compare(&mut mother, 16);
     let log = "dmesg | grep -c 'crng reseeded due to virtual machine fork' || true";
-    assert_eq!(shell(&mut daughters[0].machine, log), "0", "VMGenID was not announced");
+    assert_eq!(
+        shell(&mut daughters[0].machine, log),
+        "0",
+        "VMGenID was not announced"
+    );
     end_all(daughters);
 }
 
@@ -137,10 +195,18 @@ fn lab_no_workload_instruction_runs_in_a_daughter_before_she_is_confirmed() {
     let Some(host) = host() else { return };
     let mut first = boot(&host, SMALL, "");
     // A mother who was stamped herself has an identity in every place.
-    let mut mother = live(&mut first, 1, "mother", None).pop().expect("one daughter");
-    let (mothers_id, mothers_boot) = (mother.machine.id.to_string(), mother.confirm.boot_id.clone());
+    let mut mother = live(&mut first, 1, "mother", None)
+        .pop()
+        .expect("one daughter");
+    let (mothers_id, mothers_boot) = (
+        mother.machine.id.to_string(),
+        mother.confirm.boot_id.clone(),
+    );
     start(&mut mother.machine, WATCH);
-    until(&mut mother.machine, "[ $(wc -l < /run/seen 2>/dev/null || echo 0) -gt 100 ]");
+    until(
+        &mut mother.machine,
+        "[ $(wc -l < /run/seen 2>/dev/null || echo 0) -gt 100 ]",
+    );
     let mut daughters = live(&mut mother.machine, 4, "d", Some("/run/seen"));
     let point = daughters[0].seen_frozen.clone();
     let lines = point.iter().filter(|byte| **byte == b'\n').count();
@@ -149,26 +215,48 @@ fn lab_no_workload_instruction_runs_in_a_daughter_before_she_is_confirmed() {
         Some(("m", machine)) => machine == id,
         Some(("b", boot_id)) => boot_id == boot,
         Some(("j", json)) => {
-            json.contains(&format!("\"machine_id\":\"{id}\"")) && json.contains(&format!("\"hostname\":\"{hostname}\""))
+            json.contains(&format!("\"machine_id\":\"{id}\""))
+                && json.contains(&format!("\"hostname\":\"{hostname}\""))
         }
         _ => false,
     };
     let text = String::from_utf8(point.clone()).expect("text");
     for line in text.lines() {
-        assert!(of(line, "mother0", &mothers_id, &mothers_boot), "the mother saw {line}");
+        assert!(
+            of(line, "mother0", &mothers_id, &mothers_boot),
+            "the mother saw {line}"
+        );
     }
     for daughter in &mut daughters {
         let name = daughter.machine.hostname.clone();
         // After the stamp and still at the point: nothing ran before or during it.
-        assert!(daughter.seen_frozen == point, "{name}'s workload ran before she was confirmed");
-        until(&mut daughter.machine, &format!("[ $(wc -l < /run/seen) -gt {} ]", lines + 100));
-        let later = shell(&mut daughter.machine, &format!("tail -n +{} /run/seen | head -n 400", lines + 1));
-        let (id, boot_id) = (daughter.machine.id.to_string(), daughter.confirm.boot_id.clone());
+        assert!(
+            daughter.seen_frozen == point,
+            "{name}'s workload ran before she was confirmed"
+        );
+        until(
+            &mut daughter.machine,
+            &format!("[ $(wc -l < /run/seen) -gt {} ]", lines + 100),
+        );
+        let later = shell(
+            &mut daughter.machine,
+            &format!("tail -n +{} /run/seen | head -n 400", lines + 1),
+        );
+        let (id, boot_id) = (
+            daughter.machine.id.to_string(),
+            daughter.confirm.boot_id.clone(),
+        );
         // What was read at the point and not yet written is the mother's: one line at most.
-        let strangers: Vec<_> =
-            later.lines().skip(1).filter(|line| !of(line, &name, &id, &boot_id)).collect();
+        let strangers: Vec<_> = later
+            .lines()
+            .skip(1)
+            .filter(|line| !of(line, &name, &id, &boot_id))
+            .collect();
         assert!(strangers.is_empty(), "{name} saw {strangers:?}");
-        println!("{name}: {lines} lines at the point, {} of hers after it", later.lines().count());
+        println!(
+            "{name}: {lines} lines at the point, {} of hers after it",
+            later.lines().count()
+        );
     }
     end_all(daughters);
 }
@@ -177,26 +265,54 @@ fn lab_no_workload_instruction_runs_in_a_daughter_before_she_is_confirmed() {
 fn lab_a_workload_that_does_not_freeze_refuses_the_fork_by_its_pid_and_runs_on() {
     let Some(host) = host() else { return };
     let mut mother = boot(&host, SMALL, "");
-    shell(&mut mother, "mkdir -p /data && mount -t ext4 /dev/vda /data && busybox fsfreeze --freeze /data");
-    start(&mut mother, "i=0; while :; do i=$((i+1)); echo $i > /run/count; done");
+    shell(
+        &mut mother,
+        "mkdir -p /data && mount -t ext4 /dev/vda /data && busybox fsfreeze --freeze /data",
+    );
+    start(
+        &mut mother,
+        "i=0; while :; do i=$((i+1)); echo $i > /run/count; done",
+    );
     // A write to a frozen file system waits uninterruptibly (ioctl_fsfreeze(2)).
     let writer = start(&mut mother, "echo blocked > /data/file");
-    let pid = mother.agent().expect("agent").exec_status(writer).expect("status").pid;
-    until(&mut mother, &format!("grep -q 'State:.D' /proc/{pid}/status"));
+    let pid = mother
+        .agent()
+        .expect("agent")
+        .exec_status(writer)
+        .expect("status")
+        .pid;
+    until(
+        &mut mother,
+        &format!("grep -q 'State:.D' /proc/{pid}/status"),
+    );
     let refusal = match fork::live(&mut mother, 1, Checkpoint::Keep) {
         Ok(_) => panic!("forked though process {pid} did not freeze"),
         Err(refusal) => format!("{refusal:#}"),
     };
     println!("refused: {refusal}");
-    let named = refusal.split(|letter: char| !letter.is_ascii_digit()).any(|word| word == pid.to_string());
-    assert!(named, "process {pid} is in the way but the refusal says: {refusal}");
+    let named = refusal
+        .split(|letter: char| !letter.is_ascii_digit())
+        .any(|word| word == pid.to_string());
+    assert!(
+        named,
+        "process {pid} is in the way but the refusal says: {refusal}"
+    );
     // The rest of the workload goes on.
     let count = shell(&mut mother, "cat /run/count");
-    until(&mut mother, &format!("[ \"$(cat /run/count)\" -gt {} ]", count.parse::<u64>().expect("a count") + 10));
+    until(
+        &mut mother,
+        &format!(
+            "[ \"$(cat /run/count)\" -gt {} ]",
+            count.parse::<u64>().expect("a count") + 10
+        ),
+    );
     shell(&mut mother, "busybox fsfreeze --unfreeze /data");
     until(&mut mother, "[ -s /data/file ]");
     let mut daughters = live(&mut mother, 1, "after", None);
-    assert_eq!(shell(&mut daughters[0].machine, "cat /data/file"), "blocked");
+    assert_eq!(
+        shell(&mut daughters[0].machine, "cat /data/file"),
+        "blocked"
+    );
     end_all(daughters);
 }
 
@@ -209,11 +325,19 @@ fn lab_a_daughter_that_cannot_confirm_is_killed_and_never_handed_out() {
     let Some(host) = host() else { return };
     let mut mother = boot(&host, SMALL, "");
     let hook = "/etc/brood/fork.d/10-bad";
-    shell(&mut mother, &format!("mkdir -p /etc/brood/fork.d; printf '%s' '{BAD_HOOK}' > {hook}; chmod 755 {hook}"));
+    shell(
+        &mut mother,
+        &format!("mkdir -p /etc/brood/fork.d; printf '%s' '{BAD_HOOK}' > {hook}; chmod 755 {hook}"),
+    );
     let unstamped = born(fork::live(&mut mother, 6, Checkpoint::Drop).expect("a live fork"));
     let pids: Vec<u32> = unstamped.iter().map(fork::Unstamped::pid).collect();
     let mut stamped = fork::stamp_all(unstamped, |index| identity(&format!("d{index}"), None));
-    for (index, why) in [(1, "exited with 1"), (2, "ran out of time"), (3, "reports hostname 'liar'"), (4, "")] {
+    for (index, why) in [
+        (1, "exited with 1"),
+        (2, "ran out of time"),
+        (3, "reports hostname 'liar'"),
+        (4, ""),
+    ] {
         let error = match &stamped[index] {
             Ok(_) => panic!("daughter {index} was handed out"),
             Err(error) => format!("{error:#}"),
@@ -225,7 +349,10 @@ fn lab_a_daughter_that_cannot_confirm_is_killed_and_never_handed_out() {
     for index in [0, 5] {
         let daughter = stamped[index].as_mut().expect("a good daughter");
         assert!(is_alive(pids[index]));
-        assert_eq!(shell(&mut daughter.machine, "uname -n"), format!("d{index}"));
+        assert_eq!(
+            shell(&mut daughter.machine, "uname -n"),
+            format!("d{index}")
+        );
     }
     assert_eq!(shell(&mut mother, "echo alive"), "alive");
     let daughters: Vec<_> = stamped.into_iter().flatten().collect();
@@ -244,9 +371,19 @@ fn lab_every_stamp_raises_the_generation_once_and_programs_and_hooks_see_it() {
     let mut mother = boot(&host, SMALL, "");
     let hook = "/etc/brood/fork.d/10-seen";
     let script = "#!/bin/sh\nod -An -tu8 /run/brood/generation >> /run/hooked\n";
-    shell(&mut mother, &format!("mkdir -p /etc/brood/fork.d; printf '%s' '{script}' > {hook}; chmod 755 {hook}"));
-    let mut first = live(&mut mother, 1, "first", None).pop().expect("a daughter").machine;
-    let words = |text: String| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    shell(
+        &mut mother,
+        &format!("mkdir -p /etc/brood/fork.d; printf '%s' '{script}' > {hook}; chmod 755 {hook}"),
+    );
+    let mut first = live(&mut mother, 1, "first", None)
+        .pop()
+        .expect("a daughter")
+        .machine;
+    let words = |text: String| {
+        text.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
     let inode = "stat -c %i /run/brood/generation";
     start(&mut first, WATCH_GENERATION);
     until(&mut first, "[ -s /run/watched ]");
@@ -255,10 +392,32 @@ fn lab_every_stamp_raises_the_generation_once_and_programs_and_hooks_see_it() {
     for daughter in &mut stamp(second, "second", None) {
         let machine = &mut daughter.machine;
         until(machine, "[ $(wc -l < /run/watched) -ge 2 ]");
-        assert_eq!(words(shell(machine, "cat /run/watched")), ["1", "2"], "a program saw each change once");
-        assert_eq!(words(shell(machine, "cat /run/hooked")), ["1", "2"], "the hook ran once a stamp");
-        assert_eq!(shell(machine, inode), place, "mappings and watches of the file stay good");
+        assert_eq!(
+            words(shell(machine, "cat /run/watched")),
+            ["1", "2"],
+            "a program saw each change once"
+        );
+        assert_eq!(
+            words(shell(machine, "cat /run/hooked")),
+            ["1", "2"],
+            "the hook ran once a stamp"
+        );
+        assert_eq!(
+            shell(machine, inode),
+            place,
+            "mappings and watches of the file stay good"
+        );
     }
-    assert_eq!(words(shell(&mut first, "cat /run/watched")), ["1"], "the mother was not stamped again");
-    assert_eq!(shell(&mut mother, "ls /run/brood/generation 2>/dev/null || echo none"), "none");
+    assert_eq!(
+        words(shell(&mut first, "cat /run/watched")),
+        ["1"],
+        "the mother was not stamped again"
+    );
+    assert_eq!(
+        shell(
+            &mut mother,
+            "ls /run/brood/generation 2>/dev/null || echo none"
+        ),
+        "none"
+    );
 }

@@ -5,6 +5,7 @@
 
 #![expect(clippy::panic, clippy::expect_used, reason = "a test kit fails tests")]
 
+mod limit;
 mod observe;
 
 use std::fs::File;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use brood_cell::protocol::{DiskSpec, GuestSpec, MachineSpec};
 use brood_cell::{become_reaper, Cell, CellProgram, LayerSource};
 
+pub use limit::TaskLimit;
 pub use observe::{
     children_of, descriptors, is_alive, private_memory, settle, state_of, threads_of, PrivateMemory,
 };

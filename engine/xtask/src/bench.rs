@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use crate::packages::{self, Need};
 use crate::place::{Place, Profile};
 use crate::process::{status, step};
-use crate::{host, lab};
+use crate::{guest_files, host, lab};
 
 /// `cargo xtask bench`
 #[derive(Args)]
@@ -42,6 +42,16 @@ enum Ground {
     Lab,
 }
 
+impl Ground {
+    /// The programs that a bench starts, beside its own.
+    fn programs(&self) -> &'static [&'static str] {
+        match self {
+            Self::Here => &["brood-cell"],
+            Self::Lab => &["brood", "brood-agent"],
+        }
+    }
+}
+
 impl Name {
     fn subcommand(self) -> &'static str {
         match self {
@@ -61,14 +71,16 @@ impl Name {
 /// Builds and runs the bench, and returns its status.
 pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
     let needs: &[Need] = match (options.name.ground(), host::kvm()) {
-        (Ground::Lab, host::Kvm::NeedsLab) => &[Need::Build, Need::Lab],
+        (Ground::Lab, host::Kvm::NeedsLab) => &[Need::Build, Need::Guest, Need::Lab],
+        (Ground::Lab, host::Kvm::RunsLinux) => &[Need::Build, Need::Guest],
         _ => &[Need::Build],
     };
     packages::ensure(place, needs)?;
-    step(
-        "the bench",
-        &mut place.cargo(&["build", "--release", "--quiet", "--bin", "brood-bench"]),
-    )?;
+    let mut build = place.cargo(&["build", "--release", "--quiet", "--bin", "brood-bench"]);
+    for program in options.name.ground().programs() {
+        build.args(["--bin", program]);
+    }
+    step("the bench", &mut build)?;
     let program = place.program(Profile::Release, "brood-bench");
     let mut arguments: Vec<OsString> = vec![options.name.subcommand().into()];
     arguments.extend(options.arguments.iter().cloned());
@@ -79,6 +91,8 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
         }
         Ground::Lab => {
             arguments.insert(0, program.into());
+            let files = guest_files::make(place, Profile::Release)?;
+            arguments.extend(["--files".into(), files.into()]);
             let job = lab::Job {
                 cwd: &place.workspace,
                 command: &arguments,

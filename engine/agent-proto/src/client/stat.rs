@@ -34,6 +34,18 @@ impl Client {
         self.clock(Some(realtime_ns))
     }
 
+    /// Moves `CLOCK_REALTIME` by `by_ns`, and returns the clocks after it. Unlike a time, a difference is not made wrong
+    /// by being late.
+    ///
+    /// # Errors
+    /// [`crate::AgentError::Os`] if the guest's kernel refuses.
+    pub fn step_realtime(&mut self, by_ns: i64) -> Result<Clocks, ClientError> {
+        match self.call(&Request::ClockStep { by_ns }, Duration::ZERO)? {
+            Reply::Clocks(clocks) => Ok(clocks),
+            other => Err(self.unexpected("Clocks", &other)),
+        }
+    }
+
     fn clock(&mut self, set_realtime_ns: Option<u64>) -> Result<Clocks, ClientError> {
         match self.call(&Request::Clock { set_realtime_ns }, Duration::ZERO)? {
             Reply::Clocks(clocks) => Ok(clocks),

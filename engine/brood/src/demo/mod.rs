@@ -1,8 +1,9 @@
 //! The demo: one lineage from boot to bill of memory, every number measured in this run.
 //!
-//! Boot, seal, start a workload that counts in memory and on disk, fork it live into eight daughters, run another
-//! command in each, fork a daughter again, keep a checkpoint, let time pass, fork the past, claim from the warm pool,
-//! show the tree, end everything and count what is left.
+//! Boot a template, seal it, fill a warm pool; claim a mother, start a workload in her that counts in memory and on
+//! disk, fork her live into eight daughters, run another command in each, fork a daughter again, keep a checkpoint, let
+//! time pass, fork the past, claim from the pool again, show the tree, end everything and count what is left.
+//! Machines that have shown what they can are paused: a workload that never rests would slow the rest of the demo.
 
 mod residue;
 mod tree;
@@ -15,14 +16,14 @@ use brood_agent_proto::exec::ExecSpec;
 use brood_cell::protocol::Checkpoint;
 use serde::Serialize;
 
-use crate::fork::{self, Daughter, IdentitySpec, LiveFork, Template};
+use crate::fork::{self, Daughter, IdentitySpec, LiveFork, Template, Warm};
 use crate::host::Host;
 use crate::machine::{Machine, Size};
 
 /// The daughters of the live fork.
 const DAUGHTERS: u32 = 8;
-/// Warm daughters held ready, and claimed.
-const POOL: u32 = 2;
+/// Warm daughters held ready; the mother and two more are claimed.
+const POOL: u32 = 3;
 const SIZE: Size = Size {
     ram_mib: 256,
     vcpus: 1,
@@ -66,8 +67,37 @@ struct Row {
 
 /// A machine of the demo with its row.
 struct Member {
-    machine: Machine,
+    being: Being,
     row: Row,
+}
+
+/// What a member is.
+enum Being {
+    Template(Template),
+    Machine(Box<Machine>),
+}
+
+impl Member {
+    fn machine(&mut self) -> anyhow::Result<&mut Machine> {
+        match &mut self.being {
+            Being::Machine(machine) => Ok(machine),
+            Being::Template(_) => anyhow::bail!("a template does not run"),
+        }
+    }
+
+    fn pid(&self) -> u32 {
+        match &self.being {
+            Being::Template(template) => template.cell.pid(),
+            Being::Machine(machine) => machine.cell.pid(),
+        }
+    }
+
+    fn into_cell(self) -> brood_cell::Cell {
+        match self.being {
+            Being::Template(template) => template.cell,
+            Being::Machine(machine) => machine.cell,
+        }
+    }
 }
 
 /// Runs the demo with the guest files in `files`.
@@ -83,7 +113,7 @@ pub fn run(files: &Path, json: bool) -> anyhow::Result<()> {
     let rows: Vec<&Row> = members.iter().map(|member| &member.row).collect();
     println!("\n{}", tree::draw(&rows));
     let rows = serde_json::to_value(&rows)?;
-    brood_cell::Cell::end_all(members.into_iter().map(|member| member.machine.cell))?;
+    brood_cell::Cell::end_all(members.into_iter().map(Member::into_cell))?;
     drop(host);
     let left = residue::look()?.beyond(&before);
     println!("left behind: {}", left.describe());
@@ -97,70 +127,64 @@ pub fn run(files: &Path, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Where the members of the lineage stand in the list.
+const MOTHER: usize = 1;
+const FIRST_DAUGHTER: usize = 2;
+
 /// Builds the whole lineage; every machine of it is alive at the end.
 fn lineage(host: &Host) -> anyhow::Result<Vec<Member>> {
-    let mut members = Vec::new();
-    let mother = boot(host)?;
-    members.push(mother);
-    let boot_us = members
-        .first()
-        .map_or(0.0, |mother| mother.row.first_answer_us);
+    let (template, mut pool) = template(host)?;
+    let boot_us = template.row.first_answer_us;
+    let mut members = vec![template];
+
+    say("claim a mother from the pool; she counts in memory and on disk");
+    claim(&mut members, &mut pool, "mother")?;
+    start_workload(members.get_mut(MOTHER).context("no mother")?.machine()?)?;
 
     say(&format!(
         "fork the running machine into {DAUGHTERS} daughters"
     ));
-    let daughters = live_fork(&mut members, 0, DAUGHTERS, "daughter", "d")?;
+    let slowest = live_fork(&mut members, MOTHER, DAUGHTERS, ("daughter", "d"))?;
     differ(&mut members)?;
-    let slowest = daughters.iter().map(|row| row.1).fold(0.0, f64::max);
     println!(
         "  all {DAUGHTERS} answered {:.1} times faster than one boot ({:.0} ms against {:.0} ms)",
         boot_us / slowest,
         slowest / 1000.0,
         boot_us / 1000.0
     );
+    pause(members.get_mut(FIRST_DAUGHTER + 1..))?;
 
     say("fork a daughter again");
-    live_fork(&mut members, 1, 1, "granddaughter", "g")?;
+    live_fork(&mut members, FIRST_DAUGHTER, 1, ("granddaughter", "g"))?;
+    pause(members.get_mut(FIRST_DAUGHTER..))?;
 
     say("keep a checkpoint, let time pass, fork the past");
     past(&mut members)?;
+    pause(members.get_mut(MOTHER..))?;
 
-    say("claim from the warm pool of a sealed template");
-    warm(host, &mut members)?;
+    say("claim again from the warm pool");
+    while !pool.is_empty() {
+        let hostname = format!("w{}", pool.len());
+        claim(&mut members, &mut pool, &hostname)?;
+    }
     Ok(members)
 }
 
-fn boot(host: &Host) -> anyhow::Result<Member> {
+/// Boots a template, seals it and fills the pool.
+fn template(host: &Host) -> anyhow::Result<(Member, Vec<Warm>)> {
     say(&format!(
-        "boot a stock kernel: {} MiB, {} vCPU",
+        "boot a template with a stock kernel: {} MiB, {} vCPU",
         SIZE.ram_mib, SIZE.vcpus
     ));
     let watch = Stopwatch::now();
     let mut machine = Machine::boot(host, SIZE, "")?;
     let kernel = machine.shell("uname -sr")?;
     let boot_us = watch.elapsed().as_secs_f64() * 1e6;
-    let sealed = machine.cell().seal()?;
-    println!(
-        "  {kernel}; first answer after {:.0} ms; sealed {} MiB in {:.0} ms",
-        boot_us / 1000.0,
-        sealed.image_bytes >> 20,
-        sealed.paused_nanos as f64 / 1e6
-    );
-    say("start a workload that counts in memory and on disk");
-    machine
-        .agent()?
-        .exec(&ExecSpec::new(["sh", "-c", WORKLOAD]))?;
-    while machine
-        .shell(&format!("cat {IN_MEMORY} 2>/dev/null || true"))?
-        .is_empty()
-    {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    let row = Row {
+    let mut row = Row {
         id: machine.id.short(),
         mother: None,
-        kind: "booted",
-        hostname: machine.hostname.clone(),
+        kind: "template",
+        hostname: "template".to_owned(),
         machine_id: machine.id.to_string(),
         random: machine.shell("head -c 8 /dev/urandom | od -An -tx1 | tr -d ' \\n'")?,
         count_at_fork: None,
@@ -172,35 +196,95 @@ fn boot(host: &Host) -> anyhow::Result<Member> {
         private_kib: 0,
         pss_kib: 0,
     };
-    Ok(Member { machine, row })
+    println!(
+        "  {}; first answer after {:.0} ms",
+        row.answer,
+        boot_us / 1000.0
+    );
+    let watch = Stopwatch::now();
+    let template = Template::seal(machine)?;
+    println!(
+        "  quiesced, paused and sealed in {:.0} ms",
+        watch.elapsed().as_secs_f64() * 1e3
+    );
+    let watch = Stopwatch::now();
+    let pool: Vec<_> = (0..POOL)
+        .map(|index| template.warm(host, index))
+        .collect::<Result<_, _>>()?;
+    println!(
+        "  {POOL} warm daughters in {:.0} ms",
+        watch.elapsed().as_secs_f64() * 1e3
+    );
+    row.id = template.id().short();
+    Ok((
+        Member {
+            being: Being::Template(template),
+            row,
+        },
+        pool,
+    ))
 }
 
-/// Forks member `mother` live; hostnames and first-answer times of the daughters.
+/// Claims a warm daughter with one message.
+fn claim(members: &mut Vec<Member>, pool: &mut Vec<Warm>, hostname: &str) -> anyhow::Result<()> {
+    let warm = pool.pop().context("the pool is empty")?;
+    let identity = IdentitySpec {
+        read_frozen: None,
+        ..identity(hostname)
+    };
+    let daughter = warm.claim()?.stamp(&identity, 1)?;
+    members.push(introduce(daughter, ("claimed", members.len()), None)?);
+    Ok(())
+}
+
+fn start_workload(mother: &mut Machine) -> anyhow::Result<()> {
+    mother
+        .agent()?
+        .exec(&ExecSpec::new(["sh", "-c", WORKLOAD]))?;
+    while mother
+        .shell(&format!("tail -n 1 {IN_MEMORY} 2>/dev/null || true"))?
+        .is_empty()
+    {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+fn pause(members: Option<&mut [Member]>) -> anyhow::Result<()> {
+    for member in members.into_iter().flatten() {
+        member.machine()?.cell().pause()?;
+    }
+    Ok(())
+}
+
+/// Forks member `mother` live; the slowest first answer of the daughters, microseconds.
 fn live_fork(
     members: &mut Vec<Member>,
     mother: usize,
     count: u32,
-    kind: &'static str,
-    letter: &str,
-) -> anyhow::Result<Vec<(String, f64)>> {
-    let member = members.get_mut(mother).context("no such member")?;
+    (kind, letter): (&'static str, &str),
+) -> anyhow::Result<f64> {
+    let mother = members
+        .get_mut(mother)
+        .context("no such member")?
+        .machine()?;
     let LiveFork {
         daughters,
         workload_frozen,
         mother_pause,
         ..
-    } = fork::live(&mut member.machine, count, Checkpoint::Drop)?;
+    } = fork::live(mother, count, Checkpoint::Drop)?;
     println!("  mother-pause {mother_pause:.0} us, workload-frozen {workload_frozen:.0} us");
     let daughters = daughters.into_iter().collect::<Result<Vec<_>, _>>()?;
     let named = |index: u32| identity(&format!("{letter}{index}"));
-    let mut answers = Vec::new();
+    let mut slowest = 0.0_f64;
     for daughter in fork::stamp_all(daughters, named) {
         let member = introduce(daughter?, (kind, members.len()), Some(mother_pause))?;
-        answers.push((member.row.hostname.clone(), member.row.first_answer_us));
+        slowest = slowest.max(member.row.first_answer_us);
         members.push(member);
     }
     one_count(members, count as usize)?;
-    Ok(answers)
+    Ok(slowest)
 }
 
 fn identity(hostname: &str) -> IdentitySpec {
@@ -258,7 +342,10 @@ fn introduce(
         "  {:<4} confirmed after {:>7.0} us, answered after {:>7.0} us: {}",
         row.hostname, timing.confirmed, timing.first_answer, row.answer
     );
-    Ok(Member { machine, row })
+    Ok(Member {
+        being: Being::Machine(Box::new(machine)),
+        row,
+    })
 }
 
 /// The last `count` members were forked from one point: they hold one count.
@@ -286,13 +373,10 @@ fn one_count(members: &[Member], count: usize) -> anyhow::Result<()> {
 /// From the fork on each counts for herself, in memory and on her own disk.
 fn differ(members: &mut [Member]) -> anyhow::Result<()> {
     let mut counts = Vec::new();
-    for member in members.iter_mut() {
+    for member in members.iter_mut().skip(MOTHER) {
         let line = format!("tail -qn 1 {IN_MEMORY} {ON_DISK} | tr '\\n' ' '");
-        counts.push(format!(
-            "{} {}",
-            member.row.hostname,
-            member.machine.shell(&line)?
-        ));
+        let count = member.machine()?.shell(&line)?;
+        counts.push(format!("{} {count}", member.row.hostname));
     }
     println!(
         "  and counts on for herself (memory, disk): {}",
@@ -302,25 +386,24 @@ fn differ(members: &mut [Member]) -> anyhow::Result<()> {
 }
 
 fn past(members: &mut Vec<Member>) -> anyhow::Result<()> {
-    let mother = members.first_mut().context("no mother")?;
+    let mother = members.get_mut(MOTHER).context("no mother")?.machine()?;
     let LiveFork {
         checkpoint,
         mother_pause,
         ..
-    } = fork::live(&mut mother.machine, 0, Checkpoint::Keep)?;
+    } = fork::live(mother, 0, Checkpoint::Keep)?;
     let mut checkpoint = checkpoint.context("no checkpoint was kept")?;
-    let kept: u64 = mother
-        .machine
-        .shell(&format!("tail -n 1 {IN_MEMORY}"))?
+    let last = format!("tail -n 1 {IN_MEMORY}");
+    let kept: u64 = mother.shell(&last)?.parse()?;
+    let now: u64 = mother
+        .shell(&format!(
+            "while [ $({last}) -lt {} ]; do :; done; {last}",
+            kept + 20
+        ))?
         .parse()?;
-    let line = format!(
-        "while [ $(tail -n 1 {IN_MEMORY}) -lt {} ]; do :; done; tail -n 1 {IN_MEMORY}",
-        kept + 20
-    );
-    let now: u64 = mother.machine.shell(&line)?.parse()?;
-    let daughters = checkpoint.fork(1)?;
-    for daughter in fork::stamp_all(daughters, |_| identity("past")) {
-        let member = introduce(daughter?, ("checkpoint", members.len()), Some(mother_pause))?;
+    for daughter in fork::stamp_all(checkpoint.fork(1)?, |_| identity("past")) {
+        let place = ("checkpoint", members.len());
+        let member = introduce(daughter?, place, Some(mother_pause))?;
         let count = member.row.count_at_fork.context("no count in the past")?;
         ensure!(
             count <= kept && now >= kept + 20,
@@ -332,25 +415,10 @@ fn past(members: &mut Vec<Member>) -> anyhow::Result<()> {
     checkpoint.end()
 }
 
-fn warm(host: &Host, members: &mut Vec<Member>) -> anyhow::Result<()> {
-    let mut machine = Machine::boot(host, SIZE, "")?;
-    machine.shell(&format!("echo 0 > {IN_MEMORY}"))?;
-    let template = Template::seal(machine)?;
-    let mut pool = Vec::new();
-    for index in 0..POOL {
-        pool.push(template.warm(host, index)?);
-    }
-    for (index, warm) in pool.into_iter().enumerate() {
-        let daughter = warm.claim()?.stamp(&identity(&format!("w{index}")), 1)?;
-        members.push(introduce(daughter, ("claimed", members.len()), None)?);
-    }
-    template.end()
-}
-
 /// Private and proportional memory of every machine while all are alive.
 fn measure_memory(members: &mut [Member]) -> anyhow::Result<()> {
     for member in members {
-        let pid = member.machine.cell.pid();
+        let pid = member.pid();
         let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
         let field = |name: &str| -> u64 {
             let lines = text.lines().filter(|line| line.starts_with(name));

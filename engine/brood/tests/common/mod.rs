@@ -3,7 +3,7 @@
 //! Everything here needs Linux guests. A host without guest files is a printed skip on a laptop and a failure where the
 //! environment says `CI`. A helper fails its test rather than return an error: the claim is in the test's name.
 
-#![expect(clippy::panic, clippy::expect_used, reason = "helpers of tests fail tests")]
+#![expect(clippy::panic, reason = "tests fail so")]
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -15,12 +15,18 @@ use brood_agent_proto::exec::{ExecId, ExecSpec};
 use brood_cell::protocol::Checkpoint;
 
 /// The machine most tests need.
-pub const SMALL: Size = Size { ram_mib: 256, vcpus: 1 };
+pub(crate) const SMALL: Size = Size {
+    ram_mib: 256,
+    vcpus: 1,
+};
 
 /// A host for Linux guests, or none (with a printed reason) where there are no guest files and nobody insists.
-pub fn host() -> Option<Host> {
+pub(crate) fn host() -> Option<Host> {
     let Some(files) = std::env::var_os("BROOD_GUEST_FILES") else {
-        assert!(std::env::var_os("CI").is_none(), "BROOD_GUEST_FILES is not set: run `cargo xtask test`");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "BROOD_GUEST_FILES is not set: run `cargo xtask test`"
+        );
         println!("skipped: BROOD_GUEST_FILES is not set; `cargo xtask test` sets it");
         return None;
     };
@@ -30,31 +36,45 @@ pub fn host() -> Option<Host> {
 }
 
 /// A booted machine whose agent answers.
-pub fn boot(host: &Host, size: Size, words: &str) -> Machine {
+pub(crate) fn boot(host: &Host, size: Size, words: &str) -> Machine {
     let start = Instant::now();
     let machine = Machine::boot(host, size, words)
         .unwrap_or_else(|error| panic!("{size:?} with \"{words}\" does not boot: {error:#}"));
-    println!("booted {} MiB, {} vCPU in {:?}", size.ram_mib, size.vcpus, start.elapsed());
+    println!(
+        "booted {} MiB, {} vCPU in {:?}",
+        size.ram_mib,
+        size.vcpus,
+        start.elapsed()
+    );
     machine
 }
 
 /// Runs a shell line and gives its output.
-pub fn shell(machine: &mut Machine, line: &str) -> String {
-    machine.shell(line).unwrap_or_else(|error| panic!("{}: `{line}`: {error:#}", machine.hostname))
+pub(crate) fn shell(machine: &mut Machine, line: &str) -> String {
+    machine
+        .shell(line)
+        .unwrap_or_else(|error| panic!("{}: `{line}`: {error:#}", machine.hostname))
 }
 
 /// Starts a shell script that runs on.
-pub fn start(machine: &mut Machine, script: &str) -> ExecId {
-    machine.agent().expect("agent").exec(&ExecSpec::new(["sh", "-c", script])).expect("the script starts")
+pub(crate) fn start(machine: &mut Machine, script: &str) -> ExecId {
+    machine
+        .agent()
+        .expect("agent")
+        .exec(&ExecSpec::new(["sh", "-c", script]))
+        .expect("the script starts")
 }
 
 /// Waits in the guest until the shell condition holds.
-pub fn until(machine: &mut Machine, condition: &str) {
-    shell(machine, &format!("until {condition}; do busybox usleep 2000; done"));
+pub(crate) fn until(machine: &mut Machine, condition: &str) {
+    shell(
+        machine,
+        &format!("until {condition}; do busybox usleep 2000; done"),
+    );
 }
 
 /// Who a daughter named `name` shall be; `frozen` is read before her workload runs.
-pub fn identity(name: &str, frozen: Option<&str>) -> IdentitySpec {
+pub(crate) fn identity(name: &str, frozen: Option<&str>) -> IdentitySpec {
     IdentitySpec {
         hostname: name.to_owned(),
         env: vec![("BROOD_NAME".to_owned(), name.to_owned())],
@@ -63,20 +83,30 @@ pub fn identity(name: &str, frozen: Option<&str>) -> IdentitySpec {
 }
 
 /// Stamps all of them, named `NAME` and their index.
-pub fn stamp(daughters: Vec<Unstamped>, name: &str, frozen: Option<&str>) -> Vec<Daughter> {
-    fork::stamp_all(daughters, |index| identity(&format!("{name}{index}"), frozen))
-        .into_iter()
-        .map(|daughter| daughter.unwrap_or_else(|error| panic!("a daughter of {name}: {error:#}")))
-        .collect()
+pub(crate) fn stamp(daughters: Vec<Unstamped>, name: &str, frozen: Option<&str>) -> Vec<Daughter> {
+    fork::stamp_all(daughters, |index| {
+        identity(&format!("{name}{index}"), frozen)
+    })
+    .into_iter()
+    .map(|daughter| daughter.unwrap_or_else(|error| panic!("a daughter of {name}: {error:#}")))
+    .collect()
 }
 
 /// Every daughter of a fork that came to the world.
-pub fn born(fork: LiveFork) -> Vec<Unstamped> {
-    fork.daughters.into_iter().map(|daughter| daughter.expect("she is born")).collect()
+pub(crate) fn born(fork: LiveFork) -> Vec<Unstamped> {
+    fork.daughters
+        .into_iter()
+        .map(|daughter| daughter.expect("she is born"))
+        .collect()
 }
 
 /// Forks a running machine into `count` stamped daughters.
-pub fn live(mother: &mut Machine, count: u32, name: &str, frozen: Option<&str>) -> Vec<Daughter> {
+pub(crate) fn live(
+    mother: &mut Machine,
+    count: u32,
+    name: &str,
+    frozen: Option<&str>,
+) -> Vec<Daughter> {
     let fork = fork::live(mother, count, Checkpoint::Drop).expect("a live fork");
     println!(
         "fork of {count}: mother-pause {:.0} us, workload-frozen {:.0} us",
@@ -86,7 +116,7 @@ pub fn live(mother: &mut Machine, count: u32, name: &str, frozen: Option<&str>) 
 }
 
 /// Keeps a checkpoint of a running machine.
-pub fn checkpoint(mother: &mut Machine) -> Frozen {
+pub(crate) fn checkpoint(mother: &mut Machine) -> Frozen {
     let fork = fork::live(mother, 0, Checkpoint::Keep).expect("a checkpoint");
     fork.checkpoint.expect("the checkpoint is kept")
 }

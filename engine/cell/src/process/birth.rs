@@ -14,7 +14,7 @@ use crate::protocol::{BirthTimes, Event, FromCell, Refusal, Start, VERSION};
 use crate::seqpacket::Control;
 
 const BIRTH: &str = "birth";
-const REMEDY: &str = "free memory or descriptors on the host and fork again";
+const REMEDY: &str = "free memory, descriptors or processes on the host and fork again";
 
 /// Makes an infant what she is to become and announces her; the exit code if she cannot be.
 pub(super) fn begin(vm: &mut Microvm, infant: Infant) -> Result<Control, i32> {

@@ -72,6 +72,9 @@ impl Shared {
             let fetched = vcpu.until(|| {
                 self.mailbox(vcpu.index()).filter(|mailbox| mailbox.is_pending()).map(|mut mailbox| mailbox.read(NEXT))
             });
+            if fetched.is_some() {
+                self.owe_reply(vcpu.index());
+            }
             return fetched.unwrap_or(0);
         }
         self.mailbox(vcpu.index()).map_or(0, |mut mailbox| mailbox.read(port))
@@ -79,7 +82,9 @@ impl Shared {
 
     fn mailbox_write(&self, vcpu: u32, port: u16, value: u32) {
         let said = self.mailbox(vcpu).map_or(Said::Nothing, |mut mailbox| mailbox.write(port, value));
-        if let Said::Reply(value) = said {
+        if let Said::Reply(value) = said
+            && self.takes_reply(vcpu)
+        {
             self.notify(Notice::Reply { vcpu, value });
         }
     }

@@ -31,6 +31,7 @@ use crate::seqpacket::Control;
 /// # Errors
 /// None that anybody could handle: what goes wrong is told to the engine; the exit code says the rest.
 pub fn main() -> std::process::ExitCode {
+    fork::close_strangers();
     // SAFETY: the engine passes the control socket as descriptor 0 and nothing else here uses it.
     let control = Control::new(unsafe { OwnedFd::from_raw_fd(0) });
     let (Ask { id, request }, fds) = match control.receive::<Ask>() {

@@ -3,7 +3,7 @@
 //! Invariant: every lock here is a leaf, held for lines and never while waiting; a parked vCPU holds none. Lock order:
 //! none is taken while another is held.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use brood_bare_guest::VcpuMailbox;
@@ -45,6 +45,7 @@ pub(super) struct Shared {
     hardware: Mutex<Hardware>,
     notices: Mutex<Notices>,
     mailboxes: [Mutex<VcpuMailbox>; Machine::MAX_VCPUS as usize],
+    replies_owed: [AtomicU32; Machine::MAX_VCPUS as usize],
     expects_first: AtomicBool,
 }
 
@@ -54,6 +55,8 @@ impl Shared {
             hardware: Mutex::new(hardware),
             notices: Mutex::default(),
             mailboxes: Default::default(),
+            // A warm daughter may be in the middle of a command that her template was given.
+            replies_owed: std::array::from_fn(|_| AtomicU32::new(1)),
             expects_first: AtomicBool::new(false),
         };
         shared.renew_bell()?;
@@ -68,6 +71,21 @@ impl Shared {
     pub(super) fn mailbox(&self, vcpu: u32) -> Option<MutexGuard<'_, VcpuMailbox>> {
         let mailbox = self.mailboxes.get(vcpu as usize)?;
         Some(mailbox.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The guest has fetched a command.
+    pub(super) fn owe_reply(&self, vcpu: u32) {
+        if let Some(owed) = self.replies_owed.get(vcpu as usize) {
+            owed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the guest owed the reply it gives; one that replies without end would else fill the engine's memory.
+    pub(super) fn takes_reply(&self, vcpu: u32) -> bool {
+        let one_less = |owed: u32| owed.checked_sub(1);
+        self.replies_owed
+            .get(vcpu as usize)
+            .is_some_and(|owed| owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok())
     }
 
     /// The next sign of life of the guest is its first after a resume.

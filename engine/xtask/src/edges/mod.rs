@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::place::Place;
 use crate::process::{output, say};
-use table::{CRATES, ONLY_FOR_TESTS, TESTS_MAY_USE, TOPS};
+use table::{BENCHES, CRATES, ONLY_FOR_TESTS, TESTS_MAY_USE, TOPS};
 
 /// Checks the workspace as it is.
 pub(crate) fn check(place: &Place) -> Result<()> {
@@ -84,7 +84,7 @@ impl Graph {
         for own in &self.own {
             if TOPS.contains(&own.as_str()) {
                 let forbidden = |name: &str, kind| {
-                    TOPS.contains(&name)
+                    (TOPS.contains(&name) && own != BENCHES)
                         || (kind == Kind::Normal
                             && own == "brood"
                             && ONLY_FOR_TESTS.contains(&name))

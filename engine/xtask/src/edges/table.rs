@@ -95,8 +95,10 @@ pub(super) const CRATES: &[Rule] = &[
     rule("brood-xtask", &[], KVM_AND_SERVERS),
 ];
 
-/// Crates at the top: they may use everything but each other, and a program that users run nothing that only tests use.
-pub(super) const TOPS: &[&str] = &["brood", "brood-benches"];
+/// Crates at the top: they may use everything below, and a program that users run nothing that only tests use.
+pub(super) const TOPS: &[&str] = &["brood", BENCHES];
+/// The benches, which users do not run, measure the other programs at the top as well.
+pub(super) const BENCHES: &str = "brood-benches";
 /// What a program that users run must not depend on.
 pub(super) const ONLY_FOR_TESTS: &[&str] = &["brood-testkit", "brood-xtask"];
 
