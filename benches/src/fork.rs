@@ -13,6 +13,7 @@ use brood_cell::Cell;
 use brood_cell::protocol::{Checkpoint, Start};
 use brood_units::{Instant, Stage};
 
+use crate::baseline;
 use crate::host::Host;
 use crate::memory;
 use crate::report::Report;
@@ -40,6 +41,9 @@ impl Plan {
 
 /// Runs every wanted row.
 pub(crate) fn run(host: &Host, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    if plan.wants("baseline") {
+        baseline::fork_alone(plan.samples, report)?;
+    }
     live(host, plan, report)?;
     if plan.wants("claim/256MiB") {
         claim(host, plan.samples, report)?;

@@ -15,7 +15,10 @@ use brood_vmm::now;
 
 use crate::report::Report;
 
-const SIZE: Size = Size { ram_mib: 256, vcpus: 1 };
+const SIZE: Size = Size {
+    ram_mib: 256,
+    vcpus: 1,
+};
 /// Daughters of the rows `linux/live-fork/N`.
 const DAUGHTERS: [u32; 2] = [1, 16];
 /// What the mother does while she is forked: counts in memory.
@@ -53,13 +56,19 @@ pub(crate) fn run(files: &Path, samples: usize, report: &mut Report) -> anyhow::
     }
     let mut mother = mother.context("no machine was booted")?;
     mother.cell().seal()?;
-    mother.agent()?.exec(&ExecSpec::new(["sh", "-c", WORKLOAD]))?;
+    mother
+        .agent()?
+        .exec(&ExecSpec::new(["sh", "-c", WORKLOAD]))?;
     mother.shell("until [ -s /run/count ]; do :; done")?;
     let boot = median(boots);
     for daughters in DAUGHTERS {
         let medians = forks(&mut mother, daughters, samples.max(1), report)?;
         for Median { name, micros } in medians {
-            report.ratio(&format!("linux/live-fork/{daughters}"), &format!("boot/{name}"), boot / micros);
+            report.ratio(
+                &format!("linux/live-fork/{daughters}"),
+                &format!("boot/{name}"),
+                boot / micros,
+            );
         }
     }
     mother.end()
@@ -87,7 +96,11 @@ fn forks(
         let mut machines = Vec::new();
         for daughter in fork::stamp_all(born, identity) {
             let daughter = daughter?;
-            report.micros(&name, "first-instruction", daughter.timing.first_instruction);
+            report.micros(
+                &name,
+                "first-instruction",
+                daughter.timing.first_instruction,
+            );
             report.micros(&name, "confirmed", daughter.timing.confirmed);
             answers.push(frozen_after + daughter.timing.first_answer);
             machines.push(daughter.machine);
@@ -101,13 +114,23 @@ fn forks(
         machines.into_iter().try_for_each(Machine::end)?;
     }
     Ok([
-        Median { name: "first-answer".to_owned(), micros: median(firsts) },
-        Median { name: "all-answered".to_owned(), micros: median(lasts) },
+        Median {
+            name: "first-answer".to_owned(),
+            micros: median(firsts),
+        },
+        Median {
+            name: "all-answered".to_owned(),
+            micros: median(lasts),
+        },
     ])
 }
 
 fn identity(index: u32) -> IdentitySpec {
-    IdentitySpec { hostname: format!("daughter-{index}"), env: Vec::new(), read_frozen: None }
+    IdentitySpec {
+        hostname: format!("daughter-{index}"),
+        env: Vec::new(),
+        read_frozen: None,
+    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

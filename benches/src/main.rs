@@ -1,5 +1,6 @@
 //! Benches of the fork path. Every one prints rows of percentiles and, with `--json`, one object as its last line.
 
+mod baseline;
 mod fork;
 mod host;
 mod linux;
@@ -48,12 +49,20 @@ enum Bench {
 fn main() -> anyhow::Result<()> {
     let mut report = report::Report::new();
     let json = match Arguments::parse().bench {
-        Bench::Fork { json, samples, only } => {
+        Bench::Fork {
+            json,
+            samples,
+            only,
+        } => {
             let plan = fork::Plan { samples, only };
             fork::run(&host::Host::open()?, &plan, &mut report)?;
             json
         }
-        Bench::LabRatio { files, samples, json } => {
+        Bench::LabRatio {
+            files,
+            samples,
+            json,
+        } => {
             linux::run(&files, samples, &mut report)?;
             json
         }

@@ -96,7 +96,10 @@ pub enum AgentError {
         errno: Errno,
     },
     /// The workload did not stop in time. It runs again.
-    #[error("the workload did not freeze within {waited_ms} ms: {} processes in the way", blockers.len())]
+    #[error(
+        "the workload did not freeze within {waited_ms} ms: in the way is {}",
+        list(blockers)
+    )]
     QuiesceRefused {
         /// How long was waited, in milliseconds.
         waited_ms: u64,
@@ -130,6 +133,22 @@ pub struct Blocker {
 impl Blocker {
     /// The most blockers that are reported.
     pub const MOST: usize = 64;
+}
+
+/// The first few by name, which the guest chose, so at most as much of it as Linux keeps (TASK_COMM_LEN) and printable.
+fn list(blockers: &[Blocker]) -> String {
+    const SHOWN: usize = 8;
+    let name = |blocker: &Blocker| -> String {
+        let comm: String = blocker.comm.chars().take(15).collect();
+        format!("process {} ({})", blocker.pid, comm.escape_debug())
+    };
+    let mut names: Vec<_> = blockers.iter().take(SHOWN).map(name).collect();
+    match blockers.len().saturating_sub(SHOWN) {
+        0 if names.is_empty() => names.push("nothing that can be seen".to_owned()),
+        0 => {}
+        more => names.push(format!("{more} more")),
+    }
+    names.join(", ")
 }
 
 /// Why a step of the fork protocol was refused. Nothing changed.

@@ -18,7 +18,8 @@ pub mod message;
 pub mod stat;
 
 pub use client::{
-    AttachEvent, Attachment, Client, ClientError, Confirmed, ExecOutput, Quiesced, StampTicket, Stamped,
+    AttachEvent, Attachment, Client, ClientError, Confirmed, ExecOutput, Quiesced, StampTicket,
+    Stamped,
 };
 pub use error::{AgentError, Blocker, ForkRefusal, SpawnStep};
 pub use fork::{BootId, ConfirmReport, ForkToken, Seed, StampReport, StampSpec, StampStep};

@@ -14,7 +14,7 @@ use anyhow::Context;
 use brood_agent_proto::exec::ExecSpec;
 use brood_agent_proto::fork::SshHostKeys;
 use brood_agent_proto::{Client, ConfirmReport, StampReport, StampSpec, StampTicket};
-use brood_cell::protocol::{Checkpoint, ForkTimes, Start};
+use brood_cell::protocol::{Checkpoint, Event, ForkTimes, Start};
 use brood_cell::{Cell, CellError, WarmParts};
 use brood_units::{Instant, MachineId};
 use brood_vmm::now;
@@ -31,6 +31,8 @@ const CONFIRM_PATIENCE_EACH: Duration = Duration::from_secs(5);
 /// How long all hooks of a stamp may run.
 const HOOK_MILLIS: u32 = 10_000;
 
+/// How long a daughter that failed may take to say that she ended.
+const ENDING_PATIENCE: Duration = Duration::from_millis(500);
 /// A wall clock this close to the host's, nanoseconds, is right.
 const CLOCK_ERROR_NS: u64 = 1_000_000;
 /// Readings of a wall clock of which the best counts, unless one is as good as needed.
@@ -288,12 +290,62 @@ pub struct IdentitySpec {
     pub read_frozen: Option<String>,
 }
 
+/// What became of an [`Unstamped`] inside of her.
+struct Introduced {
+    id: MachineId,
+    agent: Client,
+    stamp: StampReport,
+    confirm: ConfirmReport,
+    seen_frozen: Vec<u8>,
+    timing: Timing,
+}
+
 impl Unstamped {
     /// Gives her an identity, has her confirm it and lets her workload run; kills her if any of it fails.
     ///
     /// # Errors
-    /// She did not confirm in time, or says something else than she was told; she is gone then.
+    /// She did not confirm in time, says something else than she was told, or ended meanwhile; she is gone then.
     pub fn stamp(mut self, identity: &IdentitySpec, sisters: usize) -> anyhow::Result<Daughter> {
+        let Introduced {
+            id,
+            agent,
+            stamp,
+            confirm,
+            seen_frozen,
+            timing,
+        } = match self.introduce(identity, sisters) {
+            Ok(introduced) => introduced,
+            Err(error) => return Err(self.with_ending(error)),
+        };
+        let machine = Machine {
+            id,
+            mother: Some(self.mother),
+            generation: self.generation,
+            hostname: identity.hostname.clone(),
+            cell: self.cell,
+            agent: Some(agent),
+        };
+        Ok(Daughter {
+            machine,
+            stamp,
+            confirm,
+            seen_frozen,
+            timing,
+        })
+    }
+
+    /// How she ended says more than that the conversation broke off.
+    fn with_ending(&mut self, error: anyhow::Error) -> anyhow::Error {
+        match self
+            .cell
+            .event(|event| matches!(event, Event::Ended(_)), ENDING_PATIENCE)
+        {
+            Ok((Event::Ended(ending), _)) => error.context(format!("she ended: {ending:?}")),
+            _ => error,
+        }
+    }
+
+    fn introduce(&mut self, identity: &IdentitySpec, sisters: usize) -> anyhow::Result<Introduced> {
         let crowd = u32::try_from(sisters).unwrap_or(u32::MAX);
         let patience = CONFIRM_PATIENCE + CONFIRM_PATIENCE_EACH * crowd;
         let deadline = Deadline::now() + patience;
@@ -347,16 +399,9 @@ impl Unstamped {
             clock_error_ns: confirm.realtime_ns.wrapping_sub(middle) as i64,
             clock_round_trip_ns: after.saturating_sub(before),
         };
-        let machine = Machine {
+        Ok(Introduced {
             id,
-            mother: Some(self.mother),
-            generation: self.generation,
-            hostname: identity.hostname.clone(),
-            cell: self.cell,
-            agent: Some(agent),
-        };
-        Ok(Daughter {
-            machine,
+            agent,
             stamp,
             confirm,
             seen_frozen,
@@ -424,7 +469,10 @@ fn clock_error(daughter: &mut Client) -> anyhow::Result<ClockError> {
         let before = wall_clock_ns();
         let reads = daughter.clocks()?.realtime_ns;
         let round_trip = wall_clock_ns().saturating_sub(before);
-        if best.as_ref().is_none_or(|best| round_trip < best.round_trip) {
+        if best
+            .as_ref()
+            .is_none_or(|best| round_trip < best.round_trip)
+        {
             let nanos = reads.wrapping_sub(before + round_trip / 2) as i64;
             best = Some(ClockError { nanos, round_trip });
         }

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use brood::fork::{self, Daughter, Frozen, Template};
 use brood::machine::{Machine, Size};
+use brood_agent_proto::Attachment;
+use brood_agent_proto::client::AttachEvent;
 use brood_agent_proto::exec::{
     AttachSpec, ExecId, ExecSpec, Follow, From, Removal, Stdin, Stream, TtySize,
 };
-use brood_agent_proto::{AttachEvent, Attachment};
 use brood_cell::protocol::{Checkpoint, Ending, Event};
-use common::{SMALL, boot, born, checkpoint, host, identity, live, shell, stamp, start, until};
+use common::{SMALL, boot, born, host, identity, live, shell, stamp, start, until};
 
 /// How long anything may take that takes milliseconds on a good day.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -57,7 +58,7 @@ fn counts_on(text: &str, first: u64) {
 
 /// Sockets of the agent: its listener and one for each conversation.
 fn conversations(machine: &mut Machine) -> u64 {
-    shell(machine, "readlink /proc/1/fd/* | grep -c socket:")
+    shell(machine, "ls -l /proc/1/fd | grep -c socket:")
         .parse()
         .expect("a number")
 }
@@ -346,8 +347,7 @@ fn lab_ram_of_128_mib_and_of_4608_mib_boots_and_forks() {
     let Some(host) = host() else { return };
     for ram_mib in [128, 4608] {
         let mut mother = boot(&host, Size { ram_mib, vcpus: 1 }, "");
-        let total =
-            "while read name kib unit; do [ $name = MemTotal: ] && echo $kib; done < /proc/meminfo; true";
+        let total = "while read name kib unit; do [ $name = MemTotal: ] && echo $kib; done < /proc/meminfo; true";
         let kib: u64 = shell(&mut mother, total).parse().expect("KiB");
         let whole = ram_mib << 10;
         println!("{ram_mib} MiB: the guest has {kib} KiB of {whole}");
@@ -365,6 +365,12 @@ fn lab_ram_of_128_mib_and_of_4608_mib_boots_and_forks() {
         assert_eq!(shell(&mut daughters[1].machine, "md5sum /tmp/blob"), sum);
         assert_eq!(shell(&mut mother, "md5sum /tmp/blob"), sum);
     }
+}
+
+/// Keeps a checkpoint of a running machine.
+fn checkpoint(mother: &mut Machine) -> Frozen {
+    let fork = fork::live(mother, 0, Checkpoint::Keep).expect("a checkpoint");
+    fork.checkpoint.expect("the checkpoint is kept")
 }
 
 /// The one daughter of a checkpoint.

@@ -16,15 +16,15 @@ use std::time::{Duration, Instant as Deadline};
 use brood_bare_guest::mailbox::{self, Command, Outcome};
 use brood_units::Instant;
 use brood_vmm::now;
-use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{
-    pidfd_open, pidfd_send_signal, waitid, Pid, PidfdFlags, Signal, WaitId, WaitIdOptions,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
 
 use crate::protocol::{
     Ask, BirthTimes, Checkpoint, Ending, Event, ForkSpec, ForkTimes, FromCell, GuestSpec,
-    MachineSpec, Refusal, Reply, Request, Sealed, Start, Stats, MAX_DAUGHTERS, VERSION,
+    MAX_DAUGHTERS, MachineSpec, Refusal, Reply, Request, Sealed, Start, Stats, VERSION,
 };
 use crate::seqpacket::{Control, SocketError};
 
@@ -123,11 +123,13 @@ pub struct LayerSource {
 impl LayerSource {
     /// Layers in `directory`, whose file system needs O_TMPFILE (man 2 open).
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into() }
+        Self {
+            directory: directory.into(),
+        }
     }
 
     fn fresh(&self) -> io::Result<File> {
-        use rustix::fs::{open, Mode, OFlags};
+        use rustix::fs::{Mode, OFlags, open};
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         Ok(open(&self.directory, flags, Mode::RUSR | Mode::WUSR)?.into())
     }
@@ -137,6 +139,13 @@ impl LayerSource {
 #[derive(Debug)]
 pub struct WarmParts {
     fds: Vec<OwnedFd>,
+}
+
+impl WarmParts {
+    /// The files: sealed RAM, state, then the disk's.
+    pub fn into_files(self) -> Vec<OwnedFd> {
+        self.fds
+    }
 }
 
 /// A fork as the engine sees it.
@@ -200,7 +209,9 @@ pub struct Cell {
 
 impl std::fmt::Debug for Cell {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cell").field("pid", &self.pid).finish_non_exhaustive()
+        f.debug_struct("Cell")
+            .field("pid", &self.pid)
+            .finish_non_exhaustive()
     }
 }
 
@@ -217,7 +228,10 @@ impl Cell {
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .spawn()
-            .map_err(|source| CellError::Start { program: program.path.clone(), source })?;
+            .map_err(|source| CellError::Start {
+                program: program.path.clone(),
+                source,
+            })?;
         let mut cell = Self::over(ours, layers)?;
         cell.pid = child.id();
         let pid = Pid::from_child(&child);
@@ -236,8 +250,11 @@ impl Cell {
         guest: &GuestSpec,
         files: &[BorrowedFd<'_>],
     ) -> Result<(), CellError> {
-        let request =
-            Request::Boot { version: VERSION, machine: machine.clone(), guest: guest.clone() };
+        let request = Request::Boot {
+            version: VERSION,
+            machine: machine.clone(),
+            guest: guest.clone(),
+        };
         self.ready(request, files)
     }
 
@@ -246,8 +263,9 @@ impl Cell {
     /// # Errors
     /// The cell refuses.
     pub fn load(&mut self, kvm: BorrowedFd<'_>, parts: &WarmParts) -> Result<(), CellError> {
-        let files: Vec<_> =
-            std::iter::once(kvm).chain(parts.fds.iter().map(AsFd::as_fd)).collect();
+        let files: Vec<_> = std::iter::once(kvm)
+            .chain(parts.fds.iter().map(AsFd::as_fd))
+            .collect();
         self.ready(Request::Load { version: VERSION }, &files)
     }
 
@@ -295,7 +313,11 @@ impl Cell {
             theirs.push(their);
         }
         let asked = now();
-        let request = Request::Fork(ForkSpec { daughters, checkpoint, start });
+        let request = Request::Fork(ForkSpec {
+            daughters,
+            checkpoint,
+            start,
+        });
         let files: Vec<_> = theirs.iter().map(AsFd::as_fd).collect();
         let id = self.ask(request, &files)?;
         drop(files);
@@ -319,7 +341,12 @@ impl Cell {
             Checkpoint::Keep => born.pop_back(),
             Checkpoint::Drop => None,
         };
-        Ok(Fork { asked, times, daughters: born.into(), checkpoint })
+        Ok(Fork {
+            asked,
+            times,
+            daughters: born.into(),
+            checkpoint,
+        })
     }
 
     /// Moves RAM into a sealed image; the guest stands still meanwhile.
@@ -382,8 +409,11 @@ impl Cell {
     /// # Errors
     /// The cell refuses.
     pub fn connect(&mut self, port: u32) -> Result<std::os::unix::net::UnixStream, CellError> {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair()
-            .map_err(|source| CellError::Call { operation: "socketpair", source })?;
+        let (ours, theirs) =
+            std::os::unix::net::UnixStream::pair().map_err(|source| CellError::Call {
+                operation: "socketpair",
+                source,
+            })?;
         self.done(Request::VsockOpen { port }, &[theirs.as_fd()])?;
         Ok(ours)
     }
@@ -403,7 +433,14 @@ impl Cell {
     /// The cell refuses.
     pub fn begin_command(&mut self, vcpu: u32, command: Command) -> Result<(), CellError> {
         let (operation, arguments) = command.encode();
-        self.done(Request::Mailbox { vcpu, operation, arguments }, &[])
+        self.done(
+            Request::Mailbox {
+                vcpu,
+                operation,
+                arguments,
+            },
+            &[],
+        )
     }
 
     /// The bare guest's next answer on `vcpu`.
@@ -411,8 +448,7 @@ impl Cell {
     /// # Errors
     /// None comes in time, or the cell ended.
     pub fn outcome(&mut self, vcpu: u32) -> Result<Outcome, CellError> {
-        let wanted =
-            |event: &Event| matches!(event, Event::MailboxReply { vcpu: from, .. } if *from == vcpu);
+        let wanted = |event: &Event| matches!(event, Event::MailboxReply { vcpu: from, .. } if *from == vcpu);
         match self.event(wanted, PATIENCE)? {
             (Event::MailboxReply { value, .. }, _) => Ok(mailbox::outcome(value)),
             (other, _) => Err(CellError::Confused(format!("{other:?}"))),
@@ -439,7 +475,10 @@ impl Cell {
     /// # Errors
     /// It did not run in time, or the cell ended.
     pub fn first_instruction(&mut self) -> Result<Instant, CellError> {
-        match self.event(|event| matches!(event, Event::FirstInstruction { .. }), PATIENCE)? {
+        match self.event(
+            |event| matches!(event, Event::FirstInstruction { .. }),
+            PATIENCE,
+        )? {
             (Event::FirstInstruction { at }, _) => Ok(at),
             (other, _) => Err(CellError::Confused(format!("{other:?}"))),
         }
@@ -475,7 +514,9 @@ impl Cell {
     /// It is gone already.
     pub fn kill(&self) -> Result<(), CellError> {
         match &self.pidfd {
-            Some(pidfd) => pidfd_send_signal(pidfd, Signal::KILL).map_err(call("pidfd_send_signal")),
+            Some(pidfd) => {
+                pidfd_send_signal(pidfd, Signal::KILL).map_err(call("pidfd_send_signal"))
+            }
             None => Ok(()),
         }
     }
@@ -518,7 +559,10 @@ impl Cell {
             .name("cell-reader".to_owned())
             .stack_size(READER_STACK)
             .spawn(move || reader.listen())
-            .map_err(|source| CellError::Call { operation: "start of a reader", source })?;
+            .map_err(|source| CellError::Call {
+                operation: "start of a reader",
+                source,
+            })?;
         Ok(Self {
             line,
             next_ask: 1,
@@ -605,7 +649,11 @@ impl Cell {
         if let Some(cause) = &self.reaped {
             return Ok(cause.clone());
         }
-        let mut cause = EndCause { ending: None, code: None, signal: None };
+        let mut cause = EndCause {
+            ending: None,
+            code: None,
+            signal: None,
+        };
         if let Some(pidfd) = &self.pidfd {
             wait_for_exit(pidfd)?;
             if let Some(status) = take_status(pidfd)? {
@@ -617,7 +665,11 @@ impl Cell {
         // The reader sees the end of the socket once the process is gone, after everything the cell said.
         let mut inbox = self.line.inbox();
         while !inbox.closed {
-            inbox = self.line.changed.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+            inbox = self
+                .line
+                .changed
+                .wait(inbox)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         cause.ending = inbox.ending.clone();
         drop(inbox);
@@ -653,7 +705,10 @@ impl Line {
                 }
                 Ok((FromCell::Event(Event::WantsLayer), _)) => self.give_layer(),
                 Ok((FromCell::Event(Event::Delivered { infants }), mut fds)) => {
-                    self.inbox().delivered = Some(Delivered { point: fds.pop(), infants });
+                    self.inbox().delivered = Some(Delivered {
+                        point: fds.pop(),
+                        infants,
+                    });
                 }
                 Ok((FromCell::Event(event), fds)) => {
                     let mut inbox = self.inbox();
@@ -689,22 +744,44 @@ impl Line {
 
     /// Without a layer the guest's writes wait; the event queue then shows why.
     fn give_layer(&self) {
-        let given = self.layers.fresh().map_err(|error| error.to_string()).and_then(|layer| {
-            let ask = Ask { id: 0, request: Request::GiveLayer };
-            self.control.send(&ask, &[layer.as_fd()]).map_err(|error| error.to_string())
-        });
+        let given = self
+            .layers
+            .fresh()
+            .map_err(|error| error.to_string())
+            .and_then(|layer| {
+                let ask = Ask {
+                    id: 0,
+                    request: Request::GiveLayer,
+                };
+                self.control
+                    .send(&ask, &[layer.as_fd()])
+                    .map_err(|error| error.to_string())
+            });
         if given.is_err() {
-            self.inbox().events.push_back((Event::WantsLayer, Vec::new()));
+            self.inbox()
+                .events
+                .push_back((Event::WantsLayer, Vec::new()));
         }
     }
 }
 
 /// Those at the other ends of `ours`, each once she has said that she lives, and the point they came from.
-fn deliver(ours: Vec<OwnedFd>, layers: &LayerSource) -> (VecDeque<Result<Cell, CellError>>, Option<OwnedFd>) {
-    let infants: Vec<_> = ours.into_iter().map(|fd| Cell::over(fd, layers.clone())).collect();
-    let last = infants.last().and_then(|cell| cell.as_ref().ok()).map(|cell| Arc::clone(&cell.line));
-    let mut born: VecDeque<_> =
-        (0..).zip(infants).map(|(index, cell)| cell.and_then(|cell| cell.born(index))).collect();
+fn deliver(
+    ours: Vec<OwnedFd>,
+    layers: &LayerSource,
+) -> (VecDeque<Result<Cell, CellError>>, Option<OwnedFd>) {
+    let infants: Vec<_> = ours
+        .into_iter()
+        .map(|fd| Cell::over(fd, layers.clone()))
+        .collect();
+    let last = infants
+        .last()
+        .and_then(|cell| cell.as_ref().ok())
+        .map(|cell| Arc::clone(&cell.line));
+    let mut born: VecDeque<_> = (0..)
+        .zip(infants)
+        .map(|(index, cell)| cell.and_then(|cell| cell.born(index)))
+        .collect();
     let Some(Delivered { point, infants }) = last.and_then(|line| line.delivered()) else {
         return (born, None);
     };
@@ -712,7 +789,10 @@ fn deliver(ours: Vec<OwnedFd>, layers: &LayerSource) -> (VecDeque<Result<Cell, C
         let Err(error) = infant else { continue };
         let cause = bury(pid);
         if let (CellError::Ended(_), Some(cause)) = (&*error, cause) {
-            *error = CellError::Stillborn { index, reason: format!("ended while being born: {cause}") };
+            *error = CellError::Stillborn {
+                index,
+                reason: format!("ended while being born: {cause}"),
+            };
         }
     }
     (born, point)
@@ -727,8 +807,14 @@ fn bury_point(point: &OwnedFd) {
 }
 
 fn ends_soon(pidfd: &OwnedFd) -> bool {
-    let limit = Timespec { tv_sec: LAST_BREATH.as_secs().cast_signed(), tv_nsec: 0 };
-    matches!(poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&limit)), Ok(1))
+    let limit = Timespec {
+        tv_sec: LAST_BREATH.as_secs().cast_signed(),
+        tv_nsec: 0,
+    };
+    matches!(
+        poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&limit)),
+        Ok(1)
+    )
 }
 
 /// Takes the status of a child of this process that ended without a word. It is never killed by its number, which is
@@ -773,5 +859,8 @@ fn take_status(pidfd: &OwnedFd) -> Result<Option<rustix::process::WaitIdStatus>,
 }
 
 fn call(operation: &'static str) -> impl Fn(Errno) -> CellError {
-    move |errno| CellError::Call { operation, source: errno.into() }
+    move |errno| CellError::Call {
+        operation,
+        source: errno.into(),
+    }
 }

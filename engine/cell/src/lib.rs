@@ -8,4 +8,4 @@ pub mod process;
 pub mod protocol;
 mod seqpacket;
 
-pub use client::{become_reaper, Cell, CellError, CellProgram, EndCause, LayerSource, WarmParts};
+pub use client::{Cell, CellError, CellProgram, EndCause, LayerSource, WarmParts, become_reaper};

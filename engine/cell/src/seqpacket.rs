@@ -8,12 +8,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
-    recvmsg, sendmsg, socketpair, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage,
-    RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
-    SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
+    sendmsg, socketpair,
 };
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// The largest packet either side sends.
 pub(crate) const MAX_BYTES: usize = 16 << 10;
@@ -53,7 +53,12 @@ impl Control {
 
     /// Two connected ends, both close-on-exec.
     pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
-        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -67,12 +72,18 @@ impl Control {
     ) -> Result<(), SocketError> {
         let bytes = postcard::to_stdvec(message)?;
         if bytes.len() > MAX_BYTES || fds.len() > MAX_FDS {
-            return Err(SocketError::TooLarge { bytes: bytes.len(), fds: fds.len() });
+            return Err(SocketError::TooLarge {
+                bytes: bytes.len(),
+                fds: fds.len(),
+            });
         }
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
-            return Err(SocketError::TooLarge { bytes: bytes.len(), fds: fds.len() });
+            return Err(SocketError::TooLarge {
+                bytes: bytes.len(),
+                fds: fds.len(),
+            });
         }
         let packet = [IoSlice::new(&bytes)];
         retry(|| sendmsg(&self.0, &packet, &mut ancillary, SendFlags::NOSIGNAL)).map_err(
@@ -90,7 +101,12 @@ impl Control {
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = retry(|| {
             let mut slices = [IoSliceMut::new(&mut bytes)];
-            recvmsg(&self.0, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+            recvmsg(
+                &self.0,
+                &mut slices,
+                &mut ancillary,
+                RecvFlags::CMSG_CLOEXEC,
+            )
         })
         .map_err(|errno| match errno {
             Errno::CONNRESET => SocketError::Closed,
@@ -106,7 +122,10 @@ impl Control {
             return Err(SocketError::Closed);
         }
         if received.flags.contains(ReturnFlags::TRUNC) {
-            return Err(SocketError::TooLarge { bytes: received.bytes, fds: fds.len() });
+            return Err(SocketError::TooLarge {
+                bytes: received.bytes,
+                fds: fds.len(),
+            });
         }
         let packet = bytes.get(..received.bytes).unwrap_or_default();
         Ok((postcard::from_bytes(packet)?, fds))
@@ -130,7 +149,8 @@ mod tests {
     fn a_message_arrives_whole_with_its_descriptors() {
         let (left, right) = Control::pair().expect("socketpair");
         let (left, right) = (Control::new(left), Control::new(right));
-        left.send(&(7_u32, "text"), &[left.fd(), right.fd()]).expect("send");
+        left.send(&(7_u32, "text"), &[left.fd(), right.fd()])
+            .expect("send");
         let ((number, text), fds): ((u32, String), _) = right.receive().expect("receive");
         assert_eq!((number, text.as_str(), fds.len()), (7, "text", 2));
     }
@@ -140,7 +160,10 @@ mod tests {
         let (left, right) = Control::pair().expect("socketpair");
         let (left, right) = (Control::new(left), Control::new(right));
         rustix::net::send(left.fd(), &[0xff; 64], SendFlags::empty()).expect("send");
-        assert!(matches!(right.receive::<String>(), Err(SocketError::Malformed(_))));
+        assert!(matches!(
+            right.receive::<String>(),
+            Err(SocketError::Malformed(_))
+        ));
         left.send(&"next", &[]).expect("send");
         assert_eq!(right.receive::<String>().expect("receive").0, "next");
     }
@@ -149,6 +172,9 @@ mod tests {
     fn a_closed_peer_is_named() {
         let (left, right) = Control::pair().expect("socketpair");
         drop(left);
-        assert!(matches!(Control::new(right).receive::<u8>(), Err(SocketError::Closed)));
+        assert!(matches!(
+            Control::new(right).receive::<u8>(),
+            Err(SocketError::Closed)
+        ));
     }
 }

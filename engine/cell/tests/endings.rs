@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use brood_bare_guest::mailbox::{Command, Width};
 use brood_cell::protocol::{Checkpoint, Ending, OrphanPolicy, Request, Start};
 use brood_cell::{Cell, CellError, EndCause};
-use brood_testkit::{children_of, descriptors, is_alive, settle, Host};
-use common::{ask, checkpoint_of, daughters_of, host, read, write, WORD};
-use rustix::process::{kill_process, waitpid, Pid, Signal, WaitOptions};
+use brood_testkit::{Host, children_of, descriptors, is_alive, settle};
+use common::{WORD, ask, checkpoint_of, daughters_of, host, read, write};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 const SIGKILL: i32 = 9;
 
@@ -24,12 +24,18 @@ fn cause_after(host: &Host, command: Command) -> EndCause {
 }
 
 fn told(ending: Ending) -> EndCause {
-    EndCause { ending: Some(ending), code: Some(0), signal: None }
+    EndCause {
+        ending: Some(ending),
+        code: Some(0),
+        signal: None,
+    }
 }
 
 fn nobody_is_left() {
     let own = std::process::id();
-    settle("no process or zombie is left", || children_of(own).is_empty());
+    settle("no process or zombie is left", || {
+        children_of(own).is_empty()
+    });
 }
 
 #[test]
@@ -38,7 +44,14 @@ fn a_killed_cell_is_reaped_and_the_signal_is_told() {
     let cell = host.bare(64, 1);
     cell.kill().expect("killed");
     let cause = cell.wait().expect("reaped");
-    assert_eq!(cause, EndCause { ending: None, code: None, signal: Some(SIGKILL) });
+    assert_eq!(
+        cause,
+        EndCause {
+            ending: None,
+            code: None,
+            signal: Some(SIGKILL)
+        }
+    );
     assert_eq!(cause.to_string(), "killed by signal 9");
     nobody_is_left();
 }
@@ -46,8 +59,15 @@ fn a_killed_cell_is_reaped_and_the_signal_is_told() {
 #[test]
 fn a_triple_fault_a_power_off_and_both_resets_are_told_apart() {
     let Some(host) = host() else { return };
-    let out = |port, value| Command::PortOut { port, value, width: Width::Byte };
-    assert_eq!(cause_after(&host, Command::TripleFault {}), told(Ending::TripleFault { vcpu: 1 }));
+    let out = |port, value| Command::PortOut {
+        port,
+        value,
+        width: Width::Byte,
+    };
+    assert_eq!(
+        cause_after(&host, Command::TripleFault {}),
+        told(Ending::TripleFault { vcpu: 1 })
+    );
     assert_eq!(cause_after(&host, out(0x600, 0x34)), told(Ending::PowerOff));
     assert_eq!(cause_after(&host, out(0x602, 0x06)), told(Ending::Reboot));
     assert_eq!(cause_after(&host, out(0x64, 0xfe)), told(Ending::Reboot));
@@ -61,8 +81,13 @@ fn a_daughters_death_is_told_as_her_own_and_leaves_mother_and_sister_alone() {
     write(&mut mother, 3);
     let mut daughters = daughters_of(&mut mother, 3);
     let mut first = daughters.remove(0);
-    first.begin_command(0, Command::TripleFault {}).expect("given");
-    assert_eq!(first.wait().expect("reaped"), told(Ending::TripleFault { vcpu: 0 }));
+    first
+        .begin_command(0, Command::TripleFault {})
+        .expect("given");
+    assert_eq!(
+        first.wait().expect("reaped"),
+        told(Ending::TripleFault { vcpu: 0 })
+    );
     let second = daughters.remove(0);
     second.kill().expect("killed");
     assert_eq!(second.wait().expect("reaped").signal, Some(SIGKILL));
@@ -74,9 +99,13 @@ fn a_daughters_death_is_told_as_her_own_and_leaves_mother_and_sister_alone() {
 fn an_ask_of_a_cell_that_has_ended_says_how_it_ended() {
     let Some(host) = host() else { return };
     let mut cell = host.bare(64, 1);
-    cell.begin_command(0, Command::TripleFault {}).expect("given");
+    cell.begin_command(0, Command::TripleFault {})
+        .expect("given");
     let error = cell.outcome(0).expect_err("no answer comes");
-    assert!(matches!(&error, CellError::Ended(cause) if *cause == told(Ending::TripleFault { vcpu: 0 })), "{error}");
+    assert!(
+        matches!(&error, CellError::Ended(cause) if *cause == told(Ending::TripleFault { vcpu: 0 })),
+        "{error}"
+    );
     nobody_is_left();
 }
 
@@ -87,13 +116,29 @@ fn after_the_end_of_a_line_no_process_descriptor_or_layer_is_left() {
     let before = descriptors(own).len();
     {
         let mut mother = host.bare(64, 1);
-        ask(&mut mother, Command::BlkLoad { lba: 1, records: 64, seed: 1, count: 100 });
+        ask(
+            &mut mother,
+            Command::BlkLoad {
+                lba: 1,
+                records: 64,
+                seed: 1,
+                count: 100,
+            },
+        );
         mother.seal().expect("seal");
         let mut checkpoint = checkpoint_of(&mut mother);
         let mut daughters = daughters_of(&mut mother, 4);
         daughters.extend(daughters_of(&mut checkpoint, 2));
         for daughter in &mut daughters {
-            ask(daughter, Command::BlkLoad { lba: 1, records: 64, seed: 2, count: 100 });
+            ask(
+                daughter,
+                Command::BlkLoad {
+                    lba: 1,
+                    records: 64,
+                    seed: 2,
+                    count: 100,
+                },
+            );
         }
         let granddaughters = daughters_of(&mut daughters[0], 2);
         mother.pause().expect("pause");
@@ -104,7 +149,10 @@ fn after_the_end_of_a_line_no_process_descriptor_or_layer_is_left() {
             assert_eq!(cell.end().expect("ends").ending, Some(Ending::Killed));
         }
         let causes = Cell::end_all(daughters).expect("end");
-        assert!(causes.iter().all(|cause| *cause == told(Ending::Killed)), "{causes:?}");
+        assert!(
+            causes.iter().all(|cause| *cause == told(Ending::Killed)),
+            "{causes:?}"
+        );
         drop((granddaughters, warm));
     }
     nobody_is_left();
@@ -137,8 +185,11 @@ fn a_mother_killed_at_any_moment_of_a_fork_leaves_whole_daughters_or_none() {
         });
         match fork {
             Err(error) => {
-                assert!(matches!(&error, CellError::Ended(cause) if cause.signal == Some(SIGKILL))
-                    || matches!(&error, CellError::Socket(_)), "{error:?}");
+                assert!(
+                    matches!(&error, CellError::Ended(cause) if cause.signal == Some(SIGKILL))
+                        || matches!(&error, CellError::Socket(_)),
+                    "{error:?}"
+                );
                 died += 1;
             }
             Ok(fork) => {
@@ -180,8 +231,14 @@ fn a_daughter_killed_while_being_born_is_named_and_her_sisters_live() {
                     Err(CellError::Ended(cause)) if cause.signal == Some(SIGKILL) => killed += 1,
                     Err(error) => panic!("{error:?}"),
                 },
-                Err(CellError::Stillborn { index: named, reason }) => {
-                    assert_eq!((named, reason.as_str()), (index, "ended while being born: killed by signal 9"));
+                Err(CellError::Stillborn {
+                    index: named,
+                    reason,
+                }) => {
+                    assert_eq!(
+                        (named, reason.as_str()),
+                        (index, "ended while being born: killed by signal 9")
+                    );
                     (killed, stillborn) = (killed + 1, stillborn + 1);
                 }
                 Err(error) => panic!("{error:?}"),
@@ -201,7 +258,9 @@ fn a_daughter_killed_while_being_born_is_named_and_her_sisters_live() {
 /// Kills one child of the frozen point of `mother`'s fork.
 fn kill_an_infant_of(mother: u32, done: &AtomicBool) {
     while !done.load(Ordering::Acquire) {
-        let infant = forked_by(mother).into_iter().find_map(|point| forked_by(point).pop());
+        let infant = forked_by(mother)
+            .into_iter()
+            .find_map(|point| forked_by(point).pop());
         if let Some(infant) = infant.and_then(|pid| Pid::from_raw(pid.cast_signed())) {
             // One that has ended by itself is as good as killed.
             kill_process(infant, Signal::KILL).ok();
@@ -213,7 +272,9 @@ fn kill_an_infant_of(mother: u32, done: &AtomicBool) {
 /// The children of a process's first thread; none where the kernel does not list them (man 5 proc_pid_task).
 fn forked_by(pid: u32) -> Vec<u32> {
     let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    list.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+    list.split_whitespace()
+        .filter_map(|child| child.parse().ok())
+        .collect()
 }
 
 const OWNER: &str = "BROOD_TEST_OWNER_OF_CELLS";
@@ -229,8 +290,12 @@ fn an_owner_of_cells_waits_to_be_killed() {
     let checkpoint = checkpoint_of(&mut mother);
     let daughters = daughters_of(&mut mother, 2);
     let mut stays = host.bare(64, 1);
-    stays.done(Request::Orphan(OrphanPolicy::Stay), &[]).expect("stays");
-    stays.begin_command(0, Command::Count { addr: WORD }).expect("count");
+    stays
+        .done(Request::Orphan(OrphanPolicy::Stay), &[])
+        .expect("stays");
+    stays
+        .begin_command(0, Command::Count { addr: WORD })
+        .expect("count");
     let unbooted = host.spawn();
     let mut ends = vec![mother.pid(), checkpoint.pid(), unbooted.pid()];
     ends.extend(daughters.iter().map(Cell::pid));
@@ -244,7 +309,11 @@ fn an_owner_of_cells_waits_to_be_killed() {
 fn cells_end_with_an_owner_that_is_killed_unless_told_to_stay() {
     let Some(_host) = host() else { return };
     let mut owner = Program::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", "an_owner_of_cells_waits_to_be_killed", "--nocapture"])
+        .args([
+            "--exact",
+            "an_owner_of_cells_waits_to_be_killed",
+            "--nocapture",
+        ])
         .env(OWNER, "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -256,14 +325,21 @@ fn cells_end_with_an_owner_that_is_killed_unless_told_to_stay() {
         .map_while(Result::ok)
         .find_map(|line| line.strip_prefix("cells ").map(str::to_owned))
         .expect("the owner's cells");
-    let pids: Vec<u32> = line.split(' ').map(|pid| pid.parse().expect("a process id")).collect();
+    let pids: Vec<u32> = line
+        .split(' ')
+        .map(|pid| pid.parse().expect("a process id"))
+        .collect();
     assert!(pids.iter().all(|pid| is_alive(*pid)));
     owner.kill().expect("the owner is killed");
     owner.wait().expect("the owner is reaped");
     let (stays, end) = pids.split_first().expect("one stays");
-    settle("the cells have ended", || end.iter().all(|pid| !is_alive(*pid)));
+    settle("the cells have ended", || {
+        end.iter().all(|pid| !is_alive(*pid))
+    });
     let before = cpu_ticks(*stays);
-    settle("the one that stays runs on", || cpu_ticks(*stays) > before + 10);
+    settle("the one that stays runs on", || {
+        cpu_ticks(*stays) > before + 10
+    });
     let stays = Pid::from_raw(stays.cast_signed()).expect("a process id");
     kill_process(stays, Signal::KILL).expect("it is still there");
     // The orphans have become children of this process, the next reaper above their owner.
@@ -275,5 +351,10 @@ fn cells_end_with_an_owner_that_is_killed_unless_told_to_stay() {
 fn cpu_ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
     let (_, fields) = stat.rsplit_once(')').expect("its name ends");
-    fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("ticks")).sum()
+    fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|ticks| ticks.parse::<u64>().expect("ticks"))
+        .sum()
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 
 use brood_bare_guest::mailbox::Command;
 use brood_testkit::{descriptors, private_memory, settle, threads_of};
-use common::{ask, daughter_of, daughters_of, host, read, stop, write, WORD};
+use common::{WORD, ask, daughter_of, daughters_of, host, read, stop, write};
 
 const MIB: u64 = 64;
 const GENERATIONS: u64 = 100;
@@ -32,7 +32,10 @@ fn a_daughter_at_depth_100_has_the_mappings_descriptors_and_memory_of_one_at_dep
     let (first, last) = (seen[0], seen[seen.len() - 1]);
     println!("depth 1: {first:?}\ndepth {GENERATIONS}: {last:?}");
     assert_eq!(u64::from(cell.stats().expect("stats").depth), GENERATIONS);
-    assert_eq!((first.0.mappings, first.1, first.2), (last.0.mappings, last.1, last.2));
+    assert_eq!(
+        (first.0.mappings, first.1, first.2),
+        (last.0.mappings, last.1, last.2)
+    );
     assert_eq!(first.0.mapped_kib, last.0.mapped_kib);
     assert!(last.0.anonymous_kib <= first.0.anonymous_kib + MOMENTS_KIB);
 }
@@ -42,7 +45,10 @@ fn a_mother_of_100_forks_keeps_no_child_no_descriptor_and_no_memory_of_them() {
     let Some(host) = host() else { return };
     let mut mother = host.bare(MIB, 1);
     let look = |mother: &brood_cell::Cell| {
-        (private_memory(mother.pid(), MIB << 20), descriptors(mother.pid()).len())
+        (
+            private_memory(mother.pid(), MIB << 20),
+            descriptors(mother.pid()).len(),
+        )
     };
     daughters_of(&mut mother, 2);
     let first = look(&mother);
@@ -50,8 +56,14 @@ fn a_mother_of_100_forks_keeps_no_child_no_descriptor_and_no_memory_of_them() {
         daughters_of(&mut mother, 2);
     }
     let last = look(&mother);
-    assert_eq!((first.0.mappings, first.0.mapped_kib, first.1), (last.0.mappings, last.0.mapped_kib, last.1));
-    assert!(last.0.anonymous_kib <= first.0.anonymous_kib + MOMENTS_KIB, "{first:?} {last:?}");
+    assert_eq!(
+        (first.0.mappings, first.0.mapped_kib, first.1),
+        (last.0.mappings, last.0.mapped_kib, last.1)
+    );
+    assert!(
+        last.0.anonymous_kib <= first.0.anonymous_kib + MOMENTS_KIB,
+        "{first:?} {last:?}"
+    );
     settle("no frozen point is left, not even as a zombie", || {
         brood_testkit::children_of(mother.pid()).is_empty()
     });
@@ -65,19 +77,38 @@ fn four_vcpus_start_threads_lock_and_allocate_three_generations_deep() {
         for vcpu in 0..4 {
             let addr = WORD + 4096 * u64::from(vcpu);
             let cell = line.last_mut().expect("a cell");
-            cell.begin_command(vcpu, Command::Count { addr }).expect("count");
+            cell.begin_command(vcpu, Command::Count { addr })
+                .expect("count");
         }
         let daughter = daughter_of(line.last_mut().expect("a cell"));
         line.push(daughter);
         for (age, cell) in line.iter_mut().enumerate().rev().take(2) {
-            assert_eq!(threads_of(cell.pid()).len(), 5, "four vCPUs and the main thread at depth {age}");
+            assert_eq!(
+                threads_of(cell.pid()).len(),
+                5,
+                "four vCPUs and the main thread at depth {age}"
+            );
             for vcpu in 0..4 {
                 let counted = stop(cell, vcpu);
                 let addr = WORD + 4096 * u64::from(vcpu);
-                let read = cell.command(vcpu, Command::Read64 { addr }).expect("answer").expect("word");
-                assert!(read >= counted, "depth {depth}, vCPU {vcpu}: {read} of {counted}");
+                let read = cell
+                    .command(vcpu, Command::Read64 { addr })
+                    .expect("answer")
+                    .expect("word");
+                assert!(
+                    read >= counted,
+                    "depth {depth}, vCPU {vcpu}: {read} of {counted}"
+                );
             }
-            ask(cell, Command::BlkLoad { lba: 1, records: 32, seed: 3, count: 20 });
+            ask(
+                cell,
+                Command::BlkLoad {
+                    lba: 1,
+                    records: 32,
+                    seed: 3,
+                    count: 20,
+                },
+            );
         }
     }
 }
@@ -86,7 +117,10 @@ fn four_vcpus_start_threads_lock_and_allocate_three_generations_deep() {
 fn daughters_that_read_and_write_everything_never_grow_the_sealed_memory() {
     let Some(host) = host() else { return };
     let mut mother = host.bare(MIB, 1);
-    let touch = Command::Touch { start: 2 << 20, bytes: 8 << 20 };
+    let touch = Command::Touch {
+        start: 2 << 20,
+        bytes: 8 << 20,
+    };
     ask(&mut mother, touch);
     mother.seal().expect("seal");
     let image = sealed_image(mother.pid());
@@ -95,10 +129,23 @@ fn daughters_that_read_and_write_everything_never_grow_the_sealed_memory() {
     for mut daughter in daughters_of(&mut mother, 2) {
         let (start, bytes) = (2 << 20, (MIB - 2) << 20);
         ask(&mut daughter, Command::Checksum { start, bytes });
-        ask(&mut daughter, Command::Fill { start, bytes, seed: 1 });
+        ask(
+            &mut daughter,
+            Command::Fill {
+                start,
+                bytes,
+                seed: 1,
+            },
+        );
         assert_eq!(blocks(&sealed_image(daughter.pid())), before);
     }
-    ask(&mut mother, Command::Checksum { start: 2 << 20, bytes: (MIB - 2) << 20 });
+    ask(
+        &mut mother,
+        Command::Checksum {
+            start: 2 << 20,
+            bytes: (MIB - 2) << 20,
+        },
+    );
     assert_eq!(blocks(&image), before);
 }
 
@@ -107,7 +154,10 @@ fn sealed_image(pid: u32) -> String {
     let all = descriptors(pid);
     let (fd, _) = all
         .iter()
-        .find(|(_, path)| path.starts_with("/memfd:brood-ram (deleted)") || path.to_string_lossy().contains("brood-ram"))
+        .find(|(_, path)| {
+            path.starts_with("/memfd:brood-ram (deleted)")
+                || path.to_string_lossy().contains("brood-ram")
+        })
         .expect("a sealed image");
     format!("/proc/{pid}/fd/{fd}")
 }

@@ -19,7 +19,13 @@ fn begin_work(cell: &mut Cell, vcpu: u32) {
     let seed = u64::from(vcpu);
     let work = match vcpu {
         3 => {
-            ask(cell, Command::Write64 { addr: start, value: 0 });
+            ask(
+                cell,
+                Command::Write64 {
+                    addr: start,
+                    value: 0,
+                },
+            );
             Command::Count { addr: start }
         }
         _ => Command::Storm { start, bytes, seed },
@@ -37,7 +43,11 @@ fn verify_work(cell: &mut Cell) {
             3 => (Command::Read64 { addr: start }, done),
             _ => (Command::StormVerify { start, bytes, seed }, done),
         };
-        assert_eq!(cell.command(vcpu, check).expect("answer"), Ok(wanted), "vCPU {vcpu}");
+        assert_eq!(
+            cell.command(vcpu, check).expect("answer"),
+            Ok(wanted),
+            "vCPU {vcpu}"
+        );
     }
 }
 
@@ -47,7 +57,9 @@ fn four_vcpus_at_work_are_whole_on_both_sides_of_twenty_forks() {
     let mut mother = host.bare(64, VCPUS);
     for round in 0..20 {
         if round % 5 == 0 {
-            (0..VCPUS).rev().for_each(|vcpu| begin_work(&mut mother, vcpu));
+            (0..VCPUS)
+                .rev()
+                .for_each(|vcpu| begin_work(&mut mother, vcpu));
         }
         let mut daughter = daughter_of(&mut mother);
         verify_work(&mut daughter);
@@ -64,7 +76,9 @@ fn two_hundred_pauses_resumes_and_forks_lose_no_count() {
     let addr = 0x40_0000;
     for vcpu in 0..VCPUS {
         let addr = addr + 4096 * u64::from(vcpu);
-        mother.begin_command(vcpu, Command::Count { addr }).expect("count");
+        mother
+            .begin_command(vcpu, Command::Count { addr })
+            .expect("count");
     }
     for round in 0..200 {
         mother.pause().expect("pause");
@@ -76,7 +90,11 @@ fn two_hundred_pauses_resumes_and_forks_lose_no_count() {
             1 => mother.pause().expect("a second pause changes nothing"),
             _ => {}
         }
-        assert_eq!(mother.stats().expect("stats").ticks, still.ticks, "paused means that nothing moves");
+        assert_eq!(
+            mother.stats().expect("stats").ticks,
+            still.ticks,
+            "paused means that nothing moves"
+        );
         mother.resume().expect("resume");
         match round % 4 {
             // Forked while running, and before the guest may have entered at all.
@@ -90,7 +108,9 @@ fn two_hundred_pauses_resumes_and_forks_lose_no_count() {
         for vcpu in 0..VCPUS {
             let counted = stop(cell, vcpu);
             let addr = addr + 4096 * u64::from(vcpu);
-            let read = cell.command(vcpu, Command::Read64 { addr }).expect("answer");
+            let read = cell
+                .command(vcpu, Command::Read64 { addr })
+                .expect("answer");
             assert_eq!(read, Ok(counted), "vCPU {vcpu}");
         }
     }
@@ -114,10 +134,14 @@ fn five_gib_are_sealed_and_forked_with_what_lies_above_the_hole() {
     let Some(host) = host() else { return };
     let mut mother = host.bare(5 << 10, 2);
     // RAM goes on at 4 GiB behind the hole, so the fifth GiB ends at 6.
-    let spans = [(4_u64 << 30, MIB), ((6 << 30) - MIB, MIB), (2 * MIB, MIB), ((3 << 30) - MIB, MIB)];
-    let sums = |cell: &mut Cell| {
-        spans.map(|(start, bytes)| ask(cell, Command::Checksum { start, bytes }))
-    };
+    let spans = [
+        (4_u64 << 30, MIB),
+        ((6 << 30) - MIB, MIB),
+        (2 * MIB, MIB),
+        ((3 << 30) - MIB, MIB),
+    ];
+    let sums =
+        |cell: &mut Cell| spans.map(|(start, bytes)| ask(cell, Command::Checksum { start, bytes }));
     for (seed, (start, bytes)) in (1..).zip(spans) {
         ask(&mut mother, Command::Fill { start, bytes, seed });
     }

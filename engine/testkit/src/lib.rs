@@ -13,11 +13,12 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use brood_cell::protocol::{DiskSpec, GuestSpec, MachineSpec};
-use brood_cell::{become_reaper, Cell, CellProgram, LayerSource};
+use brood_cell::{Cell, CellProgram, LayerSource, become_reaper};
 
 pub use limit::TaskLimit;
 pub use observe::{
-    children_of, descriptors, is_alive, private_memory, settle, state_of, threads_of, PrivateMemory,
+    PrivateMemory, children_of, descriptors, is_alive, private_memory, settle, state_of, tasks_of,
+    threads_of,
 };
 
 /// A host that tests may start cells on.
@@ -42,8 +43,15 @@ impl Host {
             }
         };
         become_reaper().expect("subreaper");
-        let program = CellProgram { path: program.as_ref().to_owned(), arguments: Vec::new() };
-        Some(Self { kvm, program, layers: scratch() })
+        let program = CellProgram {
+            path: program.as_ref().to_owned(),
+            arguments: Vec::new(),
+        };
+        Some(Self {
+            kvm,
+            program,
+            layers: scratch(),
+        })
     }
 
     /// The open `/dev/kvm`.
@@ -69,7 +77,8 @@ impl Host {
             vcpus,
             disk: Some(DiskSpec::Blank { bytes: 64 << 20 }),
         };
-        cell.boot(&spec, &GuestSpec::Bare, &[self.kvm.as_fd()]).expect("bare guest boots");
+        cell.boot(&spec, &GuestSpec::Bare, &[self.kvm.as_fd()])
+            .expect("bare guest boots");
         cell.resume().expect("bare guest runs");
         cell
     }
@@ -80,13 +89,29 @@ impl Host {
 /// # Panics
 /// No usual place for temporary files can hold one.
 pub fn scratch() -> tempfile::TempDir {
-    let places = [std::env::temp_dir(), PathBuf::from("/var/tmp"), PathBuf::from("/dev/shm")];
-    let fits = |place: &PathBuf| tempfile::tempdir_in(place).ok().filter(|made| has_unnamed(made.path()));
-    places.iter().find_map(fits).expect("a temporary directory with O_TMPFILE (man 2 open)")
+    let places = [
+        std::env::temp_dir(),
+        PathBuf::from("/var/tmp"),
+        PathBuf::from("/dev/shm"),
+    ];
+    let fits = |place: &PathBuf| {
+        tempfile::tempdir_in(place)
+            .ok()
+            .filter(|made| has_unnamed(made.path()))
+    };
+    places
+        .iter()
+        .find_map(fits)
+        .expect("a temporary directory with O_TMPFILE (man 2 open)")
 }
 
 /// Whether files without names can be made in `directory`; overlay and 9p file systems often refuse them.
 fn has_unnamed(directory: &Path) -> bool {
-    use rustix::fs::{open, Mode, OFlags};
-    open(directory, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR).is_ok()
+    use rustix::fs::{Mode, OFlags, open};
+    open(
+        directory,
+        OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC,
+        Mode::RUSR,
+    )
+    .is_ok()
 }

@@ -20,7 +20,10 @@ impl TaskLimit {
     /// In CI on a host whose pids cgroups this process may not use.
     pub fn on(pid: u32) -> Option<Self> {
         let Some(parent) = delegate() else {
-            assert!(std::env::var_os("CI").is_none(), "no pids cgroup that this process may use");
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "no pids cgroup that this process may use"
+            );
             println!("skipped: no pids cgroup that this process may use");
             return None;
         };
@@ -57,7 +60,9 @@ impl TaskLimit {
 impl Drop for TaskLimit {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            settle("the limit's cgroup is empty and goes", || fs::remove_dir(&self.cgroup).is_ok());
+            settle("the limit's cgroup is empty and goes", || {
+                fs::remove_dir(&self.cgroup).is_ok()
+            });
         }
     }
 }

@@ -22,16 +22,28 @@ pub struct PrivateMemory {
 
 /// The processes that have `pid` as their parent, zombies included.
 pub fn children_of(pid: u32) -> Vec<u32> {
-    numbers_in("/proc").into_iter().filter(|child| parent_of(*child) == Some(pid)).collect()
+    numbers_in("/proc")
+        .into_iter()
+        .filter(|child| parent_of(*child) == Some(pid))
+        .collect()
+}
+
+/// All tasks of a process.
+pub fn tasks_of(pid: u32) -> Vec<u32> {
+    numbers_in(&format!("/proc/{pid}/task"))
 }
 
 /// The threads of a process, without those that KVM puts there for its own work.
 pub fn threads_of(pid: u32) -> Vec<u32> {
     let tasks = format!("/proc/{pid}/task");
     let is_kvms = |thread: &u32| {
-        fs::read_to_string(format!("{tasks}/{thread}/comm")).is_ok_and(|name| name.starts_with("kvm"))
+        fs::read_to_string(format!("{tasks}/{thread}/comm"))
+            .is_ok_and(|name| name.starts_with("kvm"))
     };
-    numbers_in(&tasks).into_iter().filter(|thread| !is_kvms(thread)).collect()
+    numbers_in(&tasks)
+        .into_iter()
+        .filter(|thread| !is_kvms(thread))
+        .collect()
 }
 
 /// The state letter of a process (R, S, D, Z, …), or none if there is no such process.
@@ -65,10 +77,18 @@ pub fn private_memory(pid: u32, guest_bytes: u64) -> PrivateMemory {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps")).expect("smaps of a living process");
     let mappings = parse(&text);
     let ram = run_of(&mappings, guest_bytes).expect("a run of mappings as long as guest RAM");
-    let outside = || mappings.iter().enumerate().filter(|(at, _)| !ram.contains(at)).map(|(_, mapping)| mapping);
+    let outside = || {
+        mappings
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| !ram.contains(at))
+            .map(|(_, mapping)| mapping)
+    };
     PrivateMemory {
         mappings: mappings.len(),
-        mapped_kib: outside().map(|mapping| (mapping.end - mapping.start) >> 10).sum(),
+        mapped_kib: outside()
+            .map(|mapping| (mapping.end - mapping.start) >> 10)
+            .sum(),
         anonymous_kib: outside().map(|mapping| mapping.anonymous_kib).sum(),
     }
 }
@@ -99,13 +119,24 @@ fn parse(smaps: &str) -> Vec<Mapping> {
         let Some(first) = words.next() else { continue };
         if let Some((start, end)) = first.split_once('-') {
             let number = |text| u64::from_str_radix(text, 16).expect("an address in smaps");
-            let is_private = words.next().is_some_and(|rights| rights.starts_with("rw-p"));
+            let is_private = words
+                .next()
+                .is_some_and(|rights| rights.starts_with("rw-p"));
             let path = words.nth(3).unwrap_or_default();
-            let is_ram_like = is_private && (path.is_empty() || path.starts_with("/memfd:brood-ram"));
+            let is_ram_like =
+                is_private && (path.is_empty() || path.starts_with("/memfd:brood-ram"));
             let (start, end) = (number(start), number(end));
-            mappings.push(Mapping { start, end, is_ram_like, anonymous_kib: 0 });
+            mappings.push(Mapping {
+                start,
+                end,
+                is_ram_like,
+                anonymous_kib: 0,
+            });
         } else if let ("Anonymous:", Some(mapping)) = (first, mappings.last_mut()) {
-            mapping.anonymous_kib = words.next().and_then(|kib| kib.parse().ok()).expect("KiB in smaps");
+            mapping.anonymous_kib = words
+                .next()
+                .and_then(|kib| kib.parse().ok())
+                .expect("KiB in smaps");
         }
     }
     mappings
@@ -137,10 +168,18 @@ fn parent_of(pid: u32) -> Option<u32> {
 fn stat_field(pid: u32, index: usize) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name is in parentheses and may hold anything.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(index).map(str::to_owned)
+    stat.rsplit_once(')')?
+        .1
+        .split_whitespace()
+        .nth(index)
+        .map(str::to_owned)
 }
 
 fn numbers_in(directory: &str) -> Vec<u32> {
-    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+    let Ok(entries) = fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect()
 }

@@ -97,6 +97,19 @@ impl SealedRam {
                 reason: "the memfd is not sealed against writing and shrinking",
             });
         }
+        let held = fd
+            .try_clone()
+            .and_then(|fd| File::from(fd).metadata())
+            .map_err(|source| SealError::Image {
+                operation: "fstat of the image",
+                source,
+            })?;
+        if held.len() < at {
+            // A touch beyond its end would be SIGBUS.
+            return Err(SealError::Malformed {
+                reason: "the memfd is shorter than what it is said to hold",
+            });
+        }
         Ok(Self {
             fd: Arc::new(fd),
             bytes,

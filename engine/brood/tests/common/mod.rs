@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use brood::fork::{self, Daughter, Frozen, IdentitySpec, LiveFork, Unstamped};
+use brood::fork::{self, Daughter, IdentitySpec, LiveFork, Unstamped};
 use brood::host::Host;
 use brood::machine::{Machine, Size};
 use brood_agent_proto::exec::{ExecId, ExecSpec};
@@ -113,10 +113,4 @@ pub(crate) fn live(
         fork.mother_pause, fork.workload_frozen
     );
     stamp(born(fork), name, frozen)
-}
-
-/// Keeps a checkpoint of a running machine.
-pub(crate) fn checkpoint(mother: &mut Machine) -> Frozen {
-    let fork = fork::live(mother, 0, Checkpoint::Keep).expect("a checkpoint");
-    fork.checkpoint.expect("the checkpoint is kept")
 }

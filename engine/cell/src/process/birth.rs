@@ -5,7 +5,7 @@
 
 use std::os::fd::AsFd;
 
-use brood_vmm::{now, Machine};
+use brood_vmm::{Machine, now};
 
 use super::fork::{Calling, Infant};
 use super::microvm::Microvm;
@@ -18,8 +18,17 @@ const REMEDY: &str = "free memory, descriptors or processes on the host and fork
 
 /// Makes an infant what she is to become and announces her; the exit code if she cannot be.
 pub(super) fn begin(vm: &mut Microvm, infant: Infant) -> Result<Control, i32> {
-    let Infant { index, born, control, calling } = infant;
-    let mut times = BirthTimes { born, created: born, restored: born };
+    let Infant {
+        index,
+        born,
+        control,
+        calling,
+    } = infant;
+    let mut times = BirthTimes {
+        born,
+        created: born,
+        restored: born,
+    };
     let made = match calling {
         Calling::Daughter(start) => make(vm, &mut times).and_then(|()| match start {
             Start::Run => vm.resume(),
@@ -37,8 +46,8 @@ pub(super) fn begin(vm: &mut Microvm, infant: Infant) -> Result<Control, i32> {
 /// A machine over the inherited memory, with the inherited state.
 fn make(vm: &mut Microvm, times: &mut BirthTimes) -> Result<(), Refusal> {
     vm.shared.renew_bell().map_err(because(BIRTH, REMEDY))?;
-    let (machine, fds) = Machine::create(&vm.host, &vm.ram, vm.vcpus.count())
-        .map_err(because(BIRTH, REMEDY))?;
+    let (machine, fds) =
+        Machine::create(&vm.host, &vm.ram, vm.vcpus.count()).map_err(because(BIRTH, REMEDY))?;
     times.created = now();
     vm.ram.keep_clean_pages_unmapped();
     settle(vm, machine, fds)?;
@@ -53,9 +62,15 @@ pub(super) fn settle(
     fds: Vec<brood_vmm::VcpuFd>,
 ) -> Result<(), Refusal> {
     let Some(standing) = &vm.standing else {
-        return Err(refuse(BIRTH, "there is no state to start from", "fork again"));
+        return Err(refuse(
+            BIRTH,
+            "there is no state to start from",
+            "fork again",
+        ));
     };
-    machine.load_irqchips(&standing.state).map_err(because(BIRTH, REMEDY))?;
+    machine
+        .load_irqchips(&standing.state)
+        .map_err(because(BIRTH, REMEDY))?;
     vm.vcpus.give_fds(fds);
     vm.vcpus.start().map_err(because(BIRTH, REMEDY))?;
     let mut hardware = vm.shared.hardware();
@@ -81,7 +96,10 @@ fn announce(control: &Control, index: u32, times: BirthTimes) -> bool {
 }
 
 fn stillborn(control: &Control, index: u32, refusal: &Refusal) -> i32 {
-    let event = Event::Stillborn { index, reason: refusal.to_string() };
+    let event = Event::Stillborn {
+        index,
+        reason: refusal.to_string(),
+    };
     // If the engine has gone there is nobody to tell.
     control.send(&FromCell::Event(event), &[]).ok();
     1

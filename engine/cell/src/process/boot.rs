@@ -26,10 +26,18 @@ pub(super) fn boot(
 ) -> Result<Microvm, Refusal> {
     let mut fds = fds.into_iter();
     let mut next = |what: &str| {
-        fds.next().ok_or_else(|| refuse(BOOT, &format!("no descriptor for {what} came along"), "send it with Boot"))
+        fds.next().ok_or_else(|| {
+            refuse(
+                BOOT,
+                &format!("no descriptor for {what} came along"),
+                "send it with Boot",
+            )
+        })
     };
-    let host = KvmHost::new(next("/dev/kvm")?)
-        .map_err(because(BOOT, "run `brood doctor` to see what this host lacks"))?;
+    let host = KvmHost::new(next("/dev/kvm")?).map_err(because(
+        BOOT,
+        "run `brood doctor` to see what this host lacks",
+    ))?;
     let base = match &spec.disk {
         Some(DiskSpec::Base) => Some(File::from(next("the base image")?)),
         _ => None,
@@ -39,19 +47,27 @@ pub(super) fn boot(
         GuestSpec::Bare => None,
     };
     jail::enter()?;
-    let layout = RamLayout::new(spec.ram_bytes)
-        .map_err(because(BOOT, "ask for another amount of RAM"))?;
+    let layout =
+        RamLayout::new(spec.ram_bytes).map_err(because(BOOT, "ask for another amount of RAM"))?;
     let ram = GuestRam::new(&layout.regions()).map_err(because(BOOT, "ask for less RAM"))?;
-    let (machine, vcpu_fds) = Machine::create(&host, &ram, spec.vcpus)
-        .map_err(because(BOOT, "ask for 1 to 8 vCPUs on a host whose KVM works (`brood doctor`)"))?;
-    let mut states = Machine::fresh_states(&host, &vcpu_fds)
-        .map_err(because(BOOT, "run `brood doctor`"))?;
+    let (machine, vcpu_fds) = Machine::create(&host, &ram, spec.vcpus).map_err(because(
+        BOOT,
+        "ask for 1 to 8 vCPUs on a host whose KVM works (`brood doctor`)",
+    ))?;
+    let mut states =
+        Machine::fresh_states(&host, &vcpu_fds).map_err(because(BOOT, "run `brood doctor`"))?;
     let hardware = Hardware::new(&spec, ram.memory().clone(), base)?;
     match (&guest, kernel) {
         (GuestSpec::Linux { command_line }, Some((kernel, initramfs))) => {
             let acpi = AcpiConfig::new(spec.vcpus as u8, hardware.slots())
                 .map_err(because(BOOT, "ask for fewer devices or vCPUs"))?;
-            linux(&ram, (layout, acpi), command_line, (kernel, initramfs), &mut states)?;
+            linux(
+                &ram,
+                (layout, acpi),
+                command_line,
+                (kernel, initramfs),
+                &mut states,
+            )?;
         }
         _ => bare(&ram, &spec, &mut states)?,
     }
@@ -81,14 +97,24 @@ fn linux(
     files: (OwnedFd, OwnedFd),
     states: &mut [VcpuState],
 ) -> Result<(), Refusal> {
-    let kernel = Kernel::parse(read(files.0, "the kernel")?)
-        .map_err(because(BOOT, "give the vmlinuz of a Debian kernel package, or a vmlinux"))?;
+    let kernel = Kernel::parse(read(files.0, "the kernel")?).map_err(because(
+        BOOT,
+        "give the vmlinuz of a Debian kernel package, or a vmlinux",
+    ))?;
     let initramfs = read(files.1, "the initramfs")?;
     let cmdline =
         Cmdline::new(command_line).map_err(because(BOOT, "shorten or correct the command line"))?;
-    let boot = BootSpec { kernel: &kernel, cmdline: &cmdline, initramfs: &initramfs, layout, acpi };
-    let entry = brood_vmm::boot::load(ram.memory(), &boot)
-            .map_err(because(BOOT, "give the guest more RAM or a smaller initramfs"))?;
+    let boot = BootSpec {
+        kernel: &kernel,
+        cmdline: &cmdline,
+        initramfs: &initramfs,
+        layout,
+        acpi,
+    };
+    let entry = brood_vmm::boot::load(ram.memory(), &boot).map_err(because(
+        BOOT,
+        "give the guest more RAM or a smaller initramfs",
+    ))?;
     if let Some(first) = states.first_mut() {
         Machine::enter_at(first, |sregs, regs| entry.configure(sregs, regs));
     }
@@ -96,8 +122,9 @@ fn linux(
 }
 
 fn bare(ram: &GuestRam, spec: &MachineSpec, states: &mut [VcpuState]) -> Result<(), Refusal> {
-    let entries = brood_bare_guest::load(ram.memory(), spec.ram_bytes, spec.vcpus)
-        .map_err(because(BOOT, "give the bare guest RAM and vCPUs it can use"))?;
+    let entries = brood_bare_guest::load(ram.memory(), spec.ram_bytes, spec.vcpus).map_err(
+        because(BOOT, "give the bare guest RAM and vCPUs it can use"),
+    )?;
     for (state, entry) in states.iter_mut().zip(entries) {
         Machine::enter_at(state, |sregs, regs| {
             entry.fill_sregs(sregs);
@@ -111,11 +138,20 @@ fn bare(ram: &GuestRam, spec: &MachineSpec, states: &mut [VcpuState]) -> Result<
 fn read(fd: OwnedFd, what: &str) -> Result<Vec<u8>, Refusal> {
     let file = File::from(fd);
     let read = file.metadata().and_then(|metadata| {
-        let mut bytes = vec![0; usize::try_from(metadata.len()).unwrap_or(usize::MAX).min(MAX_FILE)];
+        let mut bytes = vec![
+            0;
+            usize::try_from(metadata.len())
+                .unwrap_or(usize::MAX)
+                .min(MAX_FILE)
+        ];
         file.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
     });
     read.map_err(|error| {
-        refuse(BOOT, &format!("cannot read {what}: {error}"), "check the file and its disk")
+        refuse(
+            BOOT,
+            &format!("cannot read {what}: {error}"),
+            "check the file and its disk",
+        )
     })
 }

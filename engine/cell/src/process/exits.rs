@@ -3,7 +3,7 @@
 use brood_bare_guest::mailbox::NEXT;
 use brood_bare_guest::{Said, VcpuMailbox};
 use brood_vmm::boot::power::PowerRequest;
-use brood_vmm::{now, ExitHandler, IoWait, VcpuEnd};
+use brood_vmm::{ExitHandler, IoWait, VcpuEnd, now};
 
 use super::shared::{Notice, Shared};
 
@@ -70,18 +70,23 @@ impl Shared {
         if port == NEXT {
             // Parking ends the wait with "none", and the guest asks again after the resume.
             let fetched = vcpu.until(|| {
-                self.mailbox(vcpu.index()).filter(|mailbox| mailbox.is_pending()).map(|mut mailbox| mailbox.read(NEXT))
+                self.mailbox(vcpu.index())
+                    .filter(|mailbox| mailbox.is_pending())
+                    .map(|mut mailbox| mailbox.read(NEXT))
             });
             if fetched.is_some() {
                 self.owe_reply(vcpu.index());
             }
             return fetched.unwrap_or(0);
         }
-        self.mailbox(vcpu.index()).map_or(0, |mut mailbox| mailbox.read(port))
+        self.mailbox(vcpu.index())
+            .map_or(0, |mut mailbox| mailbox.read(port))
     }
 
     fn mailbox_write(&self, vcpu: u32, port: u16, value: u32) {
-        let said = self.mailbox(vcpu).map_or(Said::Nothing, |mut mailbox| mailbox.write(port, value));
+        let said = self
+            .mailbox(vcpu)
+            .map_or(Said::Nothing, |mut mailbox| mailbox.write(port, value));
         if let Said::Reply(value) = said
             && self.takes_reply(vcpu)
         {

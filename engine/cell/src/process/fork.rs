@@ -19,7 +19,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use brood_units::Instant;
-use brood_vmm::{now, ClockPolicy};
+use brood_vmm::{ClockPolicy, now};
 
 use super::microvm::{Microvm, Standing};
 use super::refusal::{because, refuse};
@@ -78,7 +78,12 @@ pub(super) fn fork(
             return Err(refusal);
         }
     };
-    let parked = vm.vcpus.times().map(|times| times.parked).max().unwrap_or(asked);
+    let parked = vm
+        .vcpus
+        .times()
+        .map(|times| times.parked)
+        .max()
+        .unwrap_or(asked);
     let saved = now();
     vm.shared.hardware().freeze_disk();
     // SAFETY: vCPU threads are parked outside of the allocator and of every lock, so the child's copy is whole.
@@ -93,20 +98,31 @@ pub(super) fn fork(
     vm.standing = held.map(|clock| Standing { clock, ..point });
     if was_running {
         vm.shared.expect_first();
-        vm.vcpus.resume().map_err(because(FORK, "the machine has ended; start another"))?;
+        vm.vcpus
+            .resume()
+            .map_err(because(FORK, "the machine has ended; start another"))?;
     }
     if pid < 0 {
         let cause = format!("the frozen point could not be made: {failure}");
         return Err(refuse(FORK, &cause, NO_PROCESS));
     }
     let parked = if was_running { parked } else { asked };
-    Ok(Forked::Mother(ForkTimes { asked, parked, saved, cloned }))
+    Ok(Forked::Mother(ForkTimes {
+        asked,
+        parked,
+        saved,
+        cloned,
+    }))
 }
 
 fn check(spec: ForkSpec, sockets: usize) -> Result<(), Refusal> {
     let checkpoints = usize::from(spec.checkpoint == Checkpoint::Keep);
     match spec.daughters as usize + checkpoints {
-        0 => Err(refuse(FORK, "neither a daughter nor a checkpoint was asked for", "ask for one")),
+        0 => Err(refuse(
+            FORK,
+            "neither a daughter nor a checkpoint was asked for",
+            "ask for one",
+        )),
         wanted if wanted != sockets => {
             let cause = format!("{sockets} sockets came for {wanted} daughters and checkpoints");
             Err(refuse(FORK, &cause, "send one socket for each"))
@@ -119,16 +135,30 @@ fn check(spec: ForkSpec, sockets: usize) -> Result<(), Refusal> {
 fn stand(vm: &mut Microvm) -> Result<Standing, Refusal> {
     if vm.machine.is_some() {
         // Of a machine that stands still already this asks only whether a vCPU has ended.
-        vm.vcpus.park().map_err(because(FORK, "the machine has ended; start another"))?;
+        vm.vcpus
+            .park()
+            .map_err(because(FORK, "the machine has ended; start another"))?;
     }
     match (&vm.machine, vm.standing.take()) {
         // A warm daughter that never ran, or a checkpoint: the state it holds is the state.
-        (_, Some(standing)) => Ok(Standing { clock: ClockPolicy::Resumes, ..standing }),
+        (_, Some(standing)) => Ok(Standing {
+            clock: ClockPolicy::Resumes,
+            ..standing
+        }),
         (Some(machine), None) => {
-            let state = machine.save().map_err(because(FORK, "run `brood doctor`"))?;
-            Ok(Standing { state, clock: ClockPolicy::RunsOn })
+            let state = machine
+                .save()
+                .map_err(because(FORK, "run `brood doctor`"))?;
+            Ok(Standing {
+                state,
+                clock: ClockPolicy::RunsOn,
+            })
         }
-        (None, None) => Err(refuse(FORK, "this checkpoint holds no state", "make another")),
+        (None, None) => Err(refuse(
+            FORK,
+            "this checkpoint holds no state",
+            "make another",
+        )),
     }
 }
 
@@ -151,13 +181,20 @@ fn become_point(vm: &mut Microvm, spec: ForkSpec, sockets: Vec<OwnedFd>) -> Infa
                 true => Calling::Daughter(spec.start),
                 false => Calling::Checkpoint,
             };
-            return Infant { index, born, control, calling };
+            return Infant {
+                index,
+                born,
+                control,
+                calling,
+            };
         }
         if pid < 0 {
             let cause = format!("fork(2) failed: {}", std::io::Error::last_os_error());
             let reason = refuse(FORK, &cause, NO_PROCESS).to_string();
             // If the engine has gone there is nobody to tell.
-            control.send(&FromCell::Event(Event::Stillborn { index, reason }), &[]).ok();
+            control
+                .send(&FromCell::Event(Event::Stillborn { index, reason }), &[])
+                .ok();
         }
         delivered.push(u32::try_from(pid).unwrap_or(0));
         if sockets.len() == 0 {
@@ -172,7 +209,9 @@ fn tell_delivered(control: &Control, infants: Vec<u32>) {
     let pid = rustix::process::getpid();
     let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
     let fds: Vec<_> = pidfd.iter().map(AsFd::as_fd).collect();
-    control.send(&FromCell::Event(Event::Delivered { infants }), &fds).ok();
+    control
+        .send(&FromCell::Event(Event::Delivered { infants }), &fds)
+        .ok();
 }
 
 /// Lets go of what is the mother's, then closes every descriptor that is not kept.

@@ -8,24 +8,22 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
+use brood_devices::GuestMemory;
 use brood_devices::console::{self, Console, ConsoleState};
-use brood_devices::virtio::block::{Block, BlockState, MergeStep, MERGE_ABOVE};
+use brood_devices::virtio::block::{Block, BlockState, MERGE_ABOVE, MergeStep};
 use brood_devices::virtio::rng::Rng;
 use brood_devices::virtio::vsock::{
     Greeting, PollEntry, Vsock, VsockOptions, VsockState, VsockToken,
 };
-use brood_devices::virtio::{
-    Events, MmioDevice, TransportState, VirtioDevice, VirtioMmio,
-};
+use brood_devices::virtio::{Events, MmioDevice, TransportState, VirtioDevice, VirtioMmio};
 use brood_devices::vmgenid::VmGenId;
-use brood_devices::GuestMemory;
-use brood_vmm::boot::layout::{VMGENID, VMGENID_GSI};
-use brood_vmm::boot::VirtioSlot;
 use brood_vmm::Machine;
+use brood_vmm::boot::VirtioSlot;
+use brood_vmm::boot::layout::{VMGENID, VMGENID_GSI};
 use rustix::event::PollFlags;
 use serde::{Deserialize, Serialize};
 use vm_memory::GuestAddress;
-use vmm_sys_util::eventfd::{EventFd, EFD_CLOEXEC, EFD_NONBLOCK};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::refusal::{because, refuse};
 use crate::protocol::{DiskSpec, MachineSpec, Refusal};
@@ -92,14 +90,23 @@ impl Hardware {
         base: Option<File>,
     ) -> Result<Self, Refusal> {
         let kept = clone_file(base.as_ref())?;
-        let wrong = because(DEVICES, "give a base image or capacity of whole 512-byte sectors");
+        let wrong = because(
+            DEVICES,
+            "give a base image or capacity of whole 512-byte sectors",
+        );
         let disk = match (&spec.disk, base) {
             (None, _) => None,
             (Some(DiskSpec::Base), Some(base)) => Some(Block::over(base, *DISK_ID).map_err(wrong)?),
             (Some(DiskSpec::Base), None) => {
-                return Err(refuse(DEVICES, "no base image came along", "send it with Boot"));
+                return Err(refuse(
+                    DEVICES,
+                    "no base image came along",
+                    "send it with Boot",
+                ));
             }
-            (Some(DiskSpec::Blank { bytes }), _) => Some(Block::blank(*bytes, *DISK_ID).map_err(wrong)?),
+            (Some(DiskSpec::Blank { bytes }), _) => {
+                Some(Block::blank(*bytes, *DISK_ID).map_err(wrong)?)
+            }
         };
         Ok(Self {
             disk: disk.map(fresh).transpose()?,
@@ -136,7 +143,9 @@ impl Hardware {
     }
 
     pub(super) fn memory_read(&mut self, gpa: u64, data: &mut [u8]) -> bool {
-        let Some((slot, offset)) = VirtioSlot::containing(GuestAddress(gpa)) else { return false };
+        let Some((slot, offset)) = VirtioSlot::containing(GuestAddress(gpa)) else {
+            return false;
+        };
         match self.device_mut(usize::from(slot.index())) {
             Some(device) => device.read(offset, data),
             None => return false,
@@ -145,7 +154,9 @@ impl Hardware {
     }
 
     pub(super) fn memory_write(&mut self, gpa: u64, data: &[u8]) {
-        let Some((slot, offset)) = VirtioSlot::containing(GuestAddress(gpa)) else { return };
+        let Some((slot, offset)) = VirtioSlot::containing(GuestAddress(gpa)) else {
+            return;
+        };
         if let Some(device) = self.device_mut(usize::from(slot.index())) {
             // The device has stopped and says so in its status register.
             device.write(offset, data).ok();
@@ -157,8 +168,12 @@ impl Hardware {
         let failed = because(DEVICES, FILES);
         for (index, device) in self.devices().enumerate() {
             let slot = VirtioSlot::new(index as u8);
-            let (Some(slot), Some(events)) = (slot, device.events()) else { continue };
-            machine.route_interrupt(events.interrupt(), slot.gsi()).map_err(&failed)?;
+            let (Some(slot), Some(events)) = (slot, device.events()) else {
+                continue;
+            };
+            machine
+                .route_interrupt(events.interrupt(), slot.gsi())
+                .map_err(&failed)?;
             let notify = slot.window().0 + QUEUE_NOTIFY;
             for (queue, kick) in (0..).zip(events.kicks()) {
                 machine.route_store(kick, notify, queue).map_err(&failed)?;
@@ -210,7 +225,9 @@ impl Hardware {
                 device.redeliver(&memory).map_err(&failed)?;
             }
         }
-        self.console.redeliver().map_err(because(DEVICES, "fork again"))?;
+        self.console
+            .redeliver()
+            .map_err(because(DEVICES, "fork again"))?;
         let mut generation = [0; 16];
         rustix::rand::getrandom(&mut generation, rustix::rand::GetRandomFlags::empty())
             .map_err(because(DEVICES, "fork again"))?;
@@ -236,9 +253,21 @@ impl Hardware {
         self.sources.clear();
         let mut sources = std::mem::take(&mut self.sources);
         for (index, device) in self.devices().enumerate() {
-            for (queue, kick) in device.events().into_iter().flat_map(Events::kicks).enumerate() {
-                sources.push(Source::Kick { device: index, queue });
-                fds.push(libc::pollfd { fd: kick.as_raw_fd(), events: libc::POLLIN, revents: 0 });
+            for (queue, kick) in device
+                .events()
+                .into_iter()
+                .flat_map(Events::kicks)
+                .enumerate()
+            {
+                sources.push(Source::Kick {
+                    device: index,
+                    queue,
+                });
+                fds.push(libc::pollfd {
+                    fd: kick.as_raw_fd(),
+                    events: libc::POLLIN,
+                    revents: 0,
+                });
             }
         }
         self.streams.clear();
@@ -246,7 +275,11 @@ impl Hardware {
         for entry in &self.streams {
             sources.push(Source::Stream(entry.token));
             let events = entry.interest.bits() as libc::c_short;
-            fds.push(libc::pollfd { fd: entry.fd, events, revents: 0 });
+            fds.push(libc::pollfd {
+                fd: entry.fd,
+                events,
+                revents: 0,
+            });
         }
         self.sources = sources;
     }
@@ -255,7 +288,8 @@ impl Hardware {
     pub(super) fn serve(&mut self, polled: &[libc::pollfd]) -> Work {
         let mut work = Work::default();
         for at in 0..self.sources.len() {
-            let (Some(source), Some(polled)) = (self.sources.get(at).copied(), polled.get(at)) else {
+            let (Some(source), Some(polled)) = (self.sources.get(at).copied(), polled.get(at))
+            else {
                 continue;
             };
             if polled.revents == 0 {
@@ -281,17 +315,25 @@ impl Hardware {
         while let Some(connect) = self.vsock.device_mut().take_guest_connect() {
             work.connects.push((connect.port, connect.stream.into()));
         }
-        let wants = self.disk.as_ref().is_some_and(|disk| disk.device().wants_layer());
+        let wants = self
+            .disk
+            .as_ref()
+            .is_some_and(|disk| disk.device().wants_layer());
         work.wants_layer = wants && !std::mem::replace(&mut self.layer_asked, wants);
         work
     }
 
     /// One step of background merging; whether there is more.
     fn merge(&mut self) -> bool {
-        let Some(disk) = &mut self.disk else { return false };
+        let Some(disk) = &mut self.disk else {
+            return false;
+        };
         // A failed copy leaves the disk as it is; the next round tries again after other work.
         disk.device().layer_count() > MERGE_ABOVE
-            && matches!(disk.device_mut().merge_step(MERGE_BLOCKS), Ok(MergeStep::Copied { .. }))
+            && matches!(
+                disk.device_mut().merge_step(MERGE_BLOCKS),
+                Ok(MergeStep::Copied { .. })
+            )
     }
 
     pub(super) fn kernel_panic(&self) -> Option<String> {
@@ -301,21 +343,36 @@ impl Hardware {
     /// Lost bytes, next offset, output from `offset` on.
     pub(super) fn console(&self, offset: u64) -> (u64, u64, Vec<u8>) {
         let chunk = self.console.output(offset, CONSOLE_CHUNK);
-        (chunk.lost, chunk.start + chunk.bytes.len() as u64, chunk.bytes)
+        (
+            chunk.lost,
+            chunk.start + chunk.bytes.len() as u64,
+            chunk.bytes,
+        )
     }
 
     pub(super) fn connect(&mut self, port: u32, stream: OwnedFd) -> Result<(), Refusal> {
         self.vsock
-            .open(port, UnixStream::from(stream), Greeting::Silent, &self.memory)
+            .open(
+                port,
+                UnixStream::from(stream),
+                Greeting::Silent,
+                &self.memory,
+            )
             .map(|_| ())
-            .map_err(because("vsock connect", "wait until the guest's driver is up, or close connections"))
+            .map_err(because(
+                "vsock connect",
+                "wait until the guest's driver is up, or close connections",
+            ))
     }
 
     pub(super) fn listen(&mut self, socket: OwnedFd) -> Result<(), Refusal> {
         self.vsock
             .device_mut()
             .set_listener(UnixListener::from(socket))
-            .map_err(because("vsock listen", "send a listening Unix stream socket"))
+            .map_err(because(
+                "vsock listen",
+                "send a listening Unix stream socket",
+            ))
     }
 
     /// Lets the guest connect to this host port.
@@ -326,17 +383,25 @@ impl Hardware {
     pub(super) fn give_layer(&mut self, file: OwnedFd) -> Result<(), Refusal> {
         self.layer_asked = false;
         let Some(disk) = &mut self.disk else {
-            return Err(refuse("layer", "this machine has no disk", "give layers to machines with disks"));
+            return Err(refuse(
+                "layer",
+                "this machine has no disk",
+                "give layers to machines with disks",
+            ));
         };
         disk.device_mut()
             .give_layer(File::from(file))
             .map_err(because("layer", "fork less often or let layers merge"))?;
-        disk.process(0, &self.memory).map(|_| ()).map_err(because("layer", "fork again"))
+        disk.process(0, &self.memory)
+            .map(|_| ())
+            .map_err(because("layer", "fork again"))
     }
 
     /// Disk layers, each an open file.
     pub(super) fn layers(&self) -> u32 {
-        self.disk.as_ref().map_or(0, |disk| disk.device().layer_count() as u32)
+        self.disk
+            .as_ref()
+            .map_or(0, |disk| disk.device().layer_count() as u32)
     }
 
     /// Everything but guest memory, with the files it goes with: base, then layers.
@@ -398,17 +463,21 @@ impl Hardware {
 
     fn devices(&self) -> impl Iterator<Item = &dyn MmioDevice> {
         let disk = self.disk.as_ref().map(|disk| disk as &dyn MmioDevice);
-        disk.into_iter().chain([&self.vsock as &dyn MmioDevice, &self.rng])
+        disk.into_iter()
+            .chain([&self.vsock as &dyn MmioDevice, &self.rng])
     }
 
     fn device_mut(&mut self, index: usize) -> Option<&mut dyn MmioDevice> {
         let disk = self.disk.as_mut().map(|disk| disk as &mut dyn MmioDevice);
-        disk.into_iter().chain([&mut self.vsock as &mut dyn MmioDevice, &mut self.rng]).nth(index)
+        disk.into_iter()
+            .chain([&mut self.vsock as &mut dyn MmioDevice, &mut self.rng])
+            .nth(index)
     }
 }
 
 fn console_register(port: u16) -> Option<u16> {
-    port.checked_sub(console::PORT).filter(|register| *register < console::PORTS)
+    port.checked_sub(console::PORT)
+        .filter(|register| *register < console::PORTS)
 }
 
 fn fresh<D: VirtioDevice>(device: D) -> Result<VirtioMmio<D>, Refusal> {
@@ -416,10 +485,7 @@ fn fresh<D: VirtioDevice>(device: D) -> Result<VirtioMmio<D>, Refusal> {
     VirtioMmio::new(device, events).map_err(because(DEVICES, "report this"))
 }
 
-fn restored<D: VirtioDevice>(
-    device: D,
-    state: &TransportState,
-) -> Result<VirtioMmio<D>, Refusal> {
+fn restored<D: VirtioDevice>(device: D, state: &TransportState) -> Result<VirtioMmio<D>, Refusal> {
     let events = Events::new(device.queue_max_sizes().len()).map_err(because(DEVICES, FILES))?;
     VirtioMmio::from_state(device, state, events)
         .map_err(because(DEVICES, "make the template anew with this engine"))
@@ -428,7 +494,9 @@ fn restored<D: VirtioDevice>(
 fn renew<D: VirtioDevice>(device: &mut VirtioMmio<D>) -> Result<(), Refusal> {
     let queues = device.device().queue_max_sizes().len();
     let events = Events::new(queues).map_err(because(DEVICES, FILES))?;
-    device.attach(events).map_err(because(DEVICES, "report this"))
+    device
+        .attach(events)
+        .map_err(because(DEVICES, "report this"))
 }
 
 fn event() -> Result<EventFd, Refusal> {

@@ -5,12 +5,12 @@
 //! run before. It needs root; a cell started by another user has little to give up and gives up what it can.
 
 use rustix::mount::{
-    mount, mount_change, unmount, MountFlags, MountPropagationFlags, UnmountFlags,
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
 };
 use rustix::process::{chdir, pivot_root};
 use rustix::thread::{
-    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs, CapabilitySet,
-    CapabilitySets, UnshareFlags,
+    CapabilitySet, CapabilitySets, UnshareFlags, remove_capability_from_bounding_set,
+    set_capabilities, set_no_new_privs,
 };
 
 use super::refusal::because;
@@ -32,13 +32,20 @@ pub(super) fn enter() -> Result<(), Refusal> {
 
 /// An empty tmpfs takes the place of the root; the old one is gone from this process's view.
 fn empty_root() -> rustix::io::Result<()> {
-    let flags = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWNET;
+    let flags =
+        UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWNET;
     // SAFETY: the process has one thread, so no other loses its view of the file system.
     unsafe { rustix::thread::unshare_unsafe(flags) }?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount(c"none", c"/tmp", c"tmpfs", flags, Some(c"size=4k,mode=0555"))?;
+    mount(
+        c"none",
+        c"/tmp",
+        c"tmpfs",
+        flags,
+        Some(c"size=4k,mode=0555"),
+    )?;
     chdir("/tmp")?;
     pivot_root(".", ".")?;
     unmount(".", UnmountFlags::DETACH)?;

@@ -37,7 +37,11 @@ impl Microvm {
     /// Lets the guest run, or run on.
     pub(super) fn resume(&mut self) -> Result<(), Refusal> {
         let Some(machine) = &self.machine else {
-            return Err(refuse("resume", "this is a frozen checkpoint", "fork it and resume the daughter"));
+            return Err(refuse(
+                "resume",
+                "this is a frozen checkpoint",
+                "fork it and resume the daughter",
+            ));
         };
         if !self.vcpus.are_parked() {
             return Ok(());
@@ -45,11 +49,15 @@ impl Microvm {
         let failed = "the machine cannot go on; fork or start another";
         let mut shift = 0;
         if let Some(Standing { state, clock }) = self.standing.take() {
-            machine.load_clock(&state, clock).map_err(because("resume", failed))?;
+            machine
+                .load_clock(&state, clock)
+                .map_err(because("resume", failed))?;
             shift = state.tsc_shift(clock);
         }
         self.shared.expect_first();
-        self.vcpus.resume_shifted(shift).map_err(because("resume", failed))
+        self.vcpus
+            .resume_shifted(shift)
+            .map_err(because("resume", failed))
     }
 
     /// Stops the guest between two instructions.
@@ -58,7 +66,9 @@ impl Microvm {
             return Ok(());
         }
         // Of a machine that stands still already this asks only whether a vCPU has ended.
-        self.vcpus.park().map_err(because("pause", "the machine has ended; start another"))
+        self.vcpus
+            .park()
+            .map_err(because("pause", "the machine has ended; start another"))
     }
 
     /// Whether nothing of the guest moves.

@@ -37,18 +37,34 @@ pub fn main() -> std::process::ExitCode {
     let (Ask { id, request }, fds) = match control.receive::<Ask>() {
         Ok(first) => first,
         Err(error) => {
-            let reason = refusal::refuse("first message", &refusal::chain(&error), "start with Boot or Load").to_string();
+            let reason = refusal::refuse(
+                "first message",
+                &refusal::chain(&error),
+                "start with Boot or Load",
+            )
+            .to_string();
             // If the engine has gone there is nobody to tell.
-            control.send(&FromCell::Event(Event::Ended(Ending::Refused { reason })), &[]).ok();
+            control
+                .send(
+                    &FromCell::Event(Event::Ended(Ending::Refused { reason })),
+                    &[],
+                )
+                .ok();
             return std::process::ExitCode::from(2);
         }
     };
     let made = match request {
-        Request::Boot { version, machine, guest } => {
-            refusal::check_version(version).and_then(|()| boot::boot(machine, guest, fds))
-        }
+        Request::Boot {
+            version,
+            machine,
+            guest,
+        } => refusal::check_version(version).and_then(|()| boot::boot(machine, guest, fds)),
         Request::Load { version } => refusal::check_version(version).and_then(|()| warm::load(fds)),
-        _ => Err(refusal::refuse("first message", "it is neither Boot nor Load", "start with one of them")),
+        _ => Err(refusal::refuse(
+            "first message",
+            "it is neither Boot nor Load",
+            "start with one of them",
+        )),
     };
     let (answer, made) = match made {
         Ok(microvm) => (Ok(Reply::Ready { version: VERSION }), Some(microvm)),

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 
 use brood_bare_guest::mailbox::Command;
-use brood_vmm::{now, VcpuEnd};
+use brood_vmm::{VcpuEnd, now};
 
 use super::birth;
 use super::fork::{self, Forked, Infant};
@@ -57,7 +57,10 @@ fn run(vm: &mut Microvm, control: &Control) -> Turn {
     let mut work = Work::default();
     loop {
         fds.clear();
-        fds.push(interest(control.map_or(-1, |control| control.fd().as_raw_fd()), libc::POLLIN));
+        fds.push(interest(
+            control.map_or(-1, |control| control.fd().as_raw_fd()),
+            libc::POLLIN,
+        ));
         fds.push(interest(vm.shared.bell(), libc::POLLIN));
         let moving = !vm.is_paused();
         if moving {
@@ -114,7 +117,9 @@ fn heard(vm: &Microvm, control: Option<&Control>, notice: Notice) -> Option<Endi
         Notice::Ended { vcpu, end } => {
             return Some(match end {
                 VcpuEnd::TripleFault => Ending::TripleFault { vcpu },
-                VcpuEnd::SystemEvent { kind: SYSTEM_EVENT_SHUTDOWN } => Ending::PowerOff,
+                VcpuEnd::SystemEvent {
+                    kind: SYSTEM_EVENT_SHUTDOWN,
+                } => Ending::PowerOff,
                 VcpuEnd::SystemEvent { .. } => Ending::Reboot,
                 VcpuEnd::Refused { reason } => Ending::Refused { reason },
             });
@@ -145,7 +150,15 @@ fn answer(vm: &mut Microvm, control: &Control, ask: Ask, files: Vec<OwnedFd>) ->
         let cause = format!("the answer has {bytes} bytes and {fds} descriptors");
         let refusal = refuse("answer", &cause, "ask for less at a time");
         // A peer that is gone is noticed at the next poll.
-        control.send(&FromCell::Answer { id, result: Err(refusal) }, &[]).ok();
+        control
+            .send(
+                &FromCell::Answer {
+                    id,
+                    result: Err(refusal),
+                },
+                &[],
+            )
+            .ok();
     }
     killed.then(|| finish(Some(control), Ending::Killed))
 }
@@ -154,9 +167,11 @@ fn handle(vm: &mut Microvm, request: Request, files: Vec<OwnedFd>) -> Answer {
     let done = |()| (Reply::Done, Vec::new());
     match request {
         // A fork is answered by whoever calls this.
-        Request::Boot { .. } | Request::Load { .. } | Request::Fork(_) => {
-            Err(refuse("boot", "this cell has its machine already", "start another cell"))
-        }
+        Request::Boot { .. } | Request::Load { .. } | Request::Fork(_) => Err(refuse(
+            "boot",
+            "this cell has its machine already",
+            "start another cell",
+        )),
         Request::Resume => vm.resume().map(done),
         Request::Pause => vm.pause().map(done),
         Request::Seal => seal(vm).map(|reply| (reply, Vec::new())),
@@ -166,10 +181,21 @@ fn handle(vm: &mut Microvm, request: Request, files: Vec<OwnedFd>) -> Answer {
             let (lost, next, bytes) = vm.shared.hardware().console(offset);
             Ok((Reply::Console { lost, next, bytes }, Vec::new()))
         }
-        Request::Mailbox { vcpu, operation, arguments } => {
-            let wrong = || refuse("mailbox", "no such vCPU or command", "ask as brood_bare_guest::mailbox says");
+        Request::Mailbox {
+            vcpu,
+            operation,
+            arguments,
+        } => {
+            let wrong = || {
+                refuse(
+                    "mailbox",
+                    "no such vCPU or command",
+                    "ask as brood_bare_guest::mailbox says",
+                )
+            };
             let command = Command::decode(operation, arguments).ok_or_else(wrong)?;
-            vm.shared.mailbox(vcpu).ok_or_else(wrong)?.give(command);
+            let mailbox = vm.shared.mailbox(vcpu).filter(|_| vcpu < vm.vcpus.count());
+            mailbox.ok_or_else(wrong)?.give(command);
             vm.vcpus.ring(vcpu);
             Ok(done(()))
         }
@@ -190,20 +216,26 @@ fn handle(vm: &mut Microvm, request: Request, files: Vec<OwnedFd>) -> Answer {
 
 fn one(files: Vec<OwnedFd>) -> Result<OwnedFd, Refusal> {
     let wrong = || refuse("message", "it needs exactly one descriptor", "send one");
-    <[OwnedFd; 1]>::try_from(files).map(|[file]| file).map_err(|_| wrong())
+    <[OwnedFd; 1]>::try_from(files)
+        .map(|[file]| file)
+        .map_err(|_| wrong())
 }
 
 fn seal(vm: &mut Microvm) -> Result<Reply, Refusal> {
     if vm.machine.is_none() {
-        return Err(refuse("seal", "this is a frozen checkpoint", "seal a daughter of it"));
+        return Err(refuse(
+            "seal",
+            "this is a frozen checkpoint",
+            "seal a daughter of it",
+        ));
     }
     let began = now();
     let was_running = !vm.is_paused();
     vm.pause()?;
-    let sealed = vm
-        .ram
-        .seal()
-        .map_err(because("seal", "free memory on the host: the image needs as much as the guest has touched"));
+    let sealed = vm.ram.seal().map_err(because(
+        "seal",
+        "free memory on the host: the image needs as much as the guest has touched",
+    ));
     if was_running {
         vm.resume()?;
     }
@@ -244,7 +276,11 @@ fn tell(control: Option<&Control>, event: Event, fds: &[OwnedFd]) {
 }
 
 fn interest(fd: RawFd, events: libc::c_short) -> libc::pollfd {
-    libc::pollfd { fd, events, revents: 0 }
+    libc::pollfd {
+        fd,
+        events,
+        revents: 0,
+    }
 }
 
 /// Waits for one of `fds`, or only looks when there is more work to do.

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use brood_bare_guest::VcpuMailbox;
-use brood_vmm::{Machine, VcpuEnd};
 use brood_units::Instant;
-use vmm_sys_util::eventfd::{EventFd, EFD_CLOEXEC, EFD_NONBLOCK};
+use brood_vmm::{Machine, VcpuEnd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::hardware::Hardware;
 
@@ -19,19 +19,13 @@ pub(super) enum Notice {
     /// The guest ran.
     FirstInstruction(Instant),
     /// The bare guest answered.
-    Reply {
-        vcpu: u32,
-        value: u64,
-    },
+    Reply { vcpu: u32, value: u64 },
     /// The guest powered off.
     PowerOff,
     /// The guest asked for a reset.
     Reboot,
     /// A vCPU stopped for good.
-    Ended {
-        vcpu: u32,
-        end: VcpuEnd,
-    },
+    Ended { vcpu: u32, end: VcpuEnd },
 }
 
 #[derive(Default)]
@@ -83,9 +77,10 @@ impl Shared {
     /// Whether the guest owed the reply it gives; one that replies without end would else fill the engine's memory.
     pub(super) fn takes_reply(&self, vcpu: u32) -> bool {
         let one_less = |owed: u32| owed.checked_sub(1);
-        self.replies_owed
-            .get(vcpu as usize)
-            .is_some_and(|owed| owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok())
+        self.replies_owed.get(vcpu as usize).is_some_and(|owed| {
+            owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
+                .is_ok()
+        })
     }
 
     /// The next sign of life of the guest is its first after a resume.
@@ -117,7 +112,10 @@ impl Shared {
     }
 
     pub(super) fn bell(&self) -> std::os::fd::RawFd {
-        self.notices().bell.as_ref().map_or(-1, std::os::fd::AsRawFd::as_raw_fd)
+        self.notices()
+            .bell
+            .as_ref()
+            .map_or(-1, std::os::fd::AsRawFd::as_raw_fd)
     }
 
     /// In a forked child: the mother's bell and what was said to her are not ours.

@@ -7,9 +7,9 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
-use brood_vmm::{GuestRam, KvmHost, Machine, MachineState, SealedRam, SealedRun, VcpuState, Vcpus};
-use brood_vmm::boot::RamLayout;
 use brood_vmm::ClockPolicy;
+use brood_vmm::boot::RamLayout;
+use brood_vmm::{GuestRam, KvmHost, Machine, MachineState, SealedRam, SealedRun, VcpuState, Vcpus};
 use serde::{Deserialize, Serialize};
 
 use super::birth;
@@ -37,11 +37,20 @@ struct TemplateState {
 /// What warm daughters are made of: sealed RAM, state, disk files.
 pub(super) fn template(vm: &mut Microvm) -> Result<Vec<OwnedFd>, Refusal> {
     let busy = || refuse(TEMPLATE, "the machine runs", "quiesce and pause it first");
-    if vm.machine.is_none() || !vm.is_paused() {
+    if vm.machine.is_none() {
+        return Err(refuse(
+            TEMPLATE,
+            "this is a frozen checkpoint",
+            "fork it held and make the daughter a template",
+        ));
+    }
+    if !vm.is_paused() {
         return Err(busy());
     }
     vm.pause()?;
-    vm.ram.seal().map_err(because(TEMPLATE, "free memory on the host"))?;
+    vm.ram
+        .seal()
+        .map_err(because(TEMPLATE, "free memory on the host"))?;
     let (Some(machine), Some(sealed)) = (&vm.machine, vm.ram.sealed()) else {
         return Err(busy());
     };
@@ -67,7 +76,8 @@ pub(super) fn template(vm: &mut Microvm) -> Result<Vec<OwnedFd>, Refusal> {
         rustix::fs::memfd_create(c"brood-state", rustix::fs::MemfdFlags::CLOEXEC)
             .map_err(because(TEMPLATE, "free memory on the host"))?,
     );
-    file.write_all(&bytes).map_err(because(TEMPLATE, "free memory on the host"))?;
+    file.write_all(&bytes)
+        .map_err(because(TEMPLATE, "free memory on the host"))?;
     fds.push(file.into());
     fds.extend(disk);
     Ok(fds)
@@ -77,7 +87,13 @@ pub(super) fn template(vm: &mut Microvm) -> Result<Vec<OwnedFd>, Refusal> {
 pub(super) fn load(fds: Vec<OwnedFd>) -> Result<Microvm, Refusal> {
     let mut fds = fds.into_iter();
     let mut next = |what: &str| {
-        fds.next().ok_or_else(|| refuse(LOAD, &format!("no descriptor for {what} came along"), "send all parts"))
+        fds.next().ok_or_else(|| {
+            refuse(
+                LOAD,
+                &format!("no descriptor for {what} came along"),
+                "send all parts",
+            )
+        })
     };
     let host = KvmHost::new(next("/dev/kvm")?).map_err(because(LOAD, "run `brood doctor`"))?;
     let image = next("sealed RAM")?;
@@ -86,7 +102,11 @@ pub(super) fn load(fds: Vec<OwnedFd>) -> Result<Microvm, Refusal> {
     jail::enter()?;
     let parts = "make the template anew with this engine";
     if state.vcpus.len() != state.spec.vcpus as usize {
-        let cause = format!("{} vCPU states came for {} vCPUs", state.vcpus.len(), state.spec.vcpus);
+        let cause = format!(
+            "{} vCPU states came for {} vCPUs",
+            state.vcpus.len(),
+            state.spec.vcpus
+        );
         return Err(refuse(LOAD, &cause, parts));
     }
     let layout = RamLayout::new(state.spec.ram_bytes).map_err(because(LOAD, parts))?;
@@ -98,8 +118,8 @@ pub(super) fn load(fds: Vec<OwnedFd>) -> Result<Microvm, Refusal> {
     let shared = Shared::new(hardware).map_err(because(LOAD, "raise the limit of open files"))?;
     let (machine, vcpu_fds) = Machine::create(&host, &ram, state.spec.vcpus)
         .map_err(because(LOAD, "free memory or descriptors on the host"))?;
-    let vcpus = Vcpus::idle(state.vcpus, shared)
-        .map_err(because(LOAD, "raise the limit of threads"))?;
+    let vcpus =
+        Vcpus::idle(state.vcpus, shared).map_err(because(LOAD, "raise the limit of threads"))?;
     let mut vm = Microvm {
         spec: state.spec,
         machine: None,
@@ -107,7 +127,10 @@ pub(super) fn load(fds: Vec<OwnedFd>) -> Result<Microvm, Refusal> {
         ram,
         host,
         shared,
-        standing: Some(Standing { state: state.machine, clock: ClockPolicy::Resumes }),
+        standing: Some(Standing {
+            state: state.machine,
+            clock: ClockPolicy::Resumes,
+        }),
         orphan: OrphanPolicy::End,
         depth: state.depth + 1,
     };
@@ -132,5 +155,7 @@ fn read_all_at(file: &mut File, bytes: &mut Vec<u8>) -> std::io::Result<()> {
 }
 
 fn copy(fd: impl AsFd) -> Result<OwnedFd, Refusal> {
-    fd.as_fd().try_clone_to_owned().map_err(because(TEMPLATE, "raise the limit of open files"))
+    fd.as_fd()
+        .try_clone_to_owned()
+        .map_err(because(TEMPLATE, "raise the limit of open files"))
 }

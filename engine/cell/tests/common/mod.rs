@@ -1,10 +1,15 @@
 //! What the fault tests share: a host, and words with the bare guest.
 
-#![allow(dead_code, clippy::panic, clippy::expect_used, reason = "each test program uses a part of this")]
+#![allow(
+    dead_code,
+    clippy::panic,
+    clippy::expect_used,
+    reason = "each test program uses a part of this"
+)]
 
 use brood_bare_guest::mailbox::Command;
-use brood_cell::protocol::{Checkpoint, Start};
 use brood_cell::Cell;
+use brood_cell::protocol::{Checkpoint, Start};
 use brood_testkit::Host;
 
 /// A word of RAM that the guest never uses by itself.
@@ -17,13 +22,20 @@ pub(crate) fn host() -> Option<Host> {
 
 /// A command's answer; it must succeed.
 pub(crate) fn ask(cell: &mut Cell, command: Command) -> u64 {
-    cell.command(0, command).expect("answer").unwrap_or_else(|fault| panic!("{command:?}: {fault:?}"))
+    cell.command(0, command)
+        .expect("answer")
+        .unwrap_or_else(|fault| panic!("{command:?}: {fault:?}"))
 }
 
 /// Ends a command that runs until the next, and gives its answer.
 pub(crate) fn stop(cell: &mut Cell, vcpu: u32) -> u64 {
-    let answer = cell.command(vcpu, Command::Idle {}).expect("answer").expect("success");
-    cell.outcome(vcpu).expect("idle answers too").expect("idle cannot fail");
+    let answer = cell
+        .command(vcpu, Command::Idle {})
+        .expect("answer")
+        .expect("success");
+    cell.outcome(vcpu)
+        .expect("idle answers too")
+        .expect("idle cannot fail");
     answer
 }
 
@@ -44,8 +56,13 @@ pub(crate) fn daughter_of(mother: &mut Cell) -> Cell {
 
 /// Running daughters, all born.
 pub(crate) fn daughters_of(mother: &mut Cell, count: u32) -> Vec<Cell> {
-    let fork = mother.fork(count, Checkpoint::Drop, Start::Run).expect("fork");
-    fork.daughters.into_iter().map(|daughter| daughter.expect("daughter")).collect()
+    let fork = mother
+        .fork(count, Checkpoint::Drop, Start::Run)
+        .expect("fork");
+    fork.daughters
+        .into_iter()
+        .map(|daughter| daughter.expect("daughter"))
+        .collect()
 }
 
 /// A checkpoint of the machine as it is now.

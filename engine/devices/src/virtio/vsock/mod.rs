@@ -196,7 +196,7 @@ impl VirtioDevice for Vsock {
     }
 
     fn queue_max_sizes(&self) -> &'static [u16] {
-        &[256, 256, 16]
+        &[256, 256, 32]
     }
 
     /// No `VIRTIO_F_EVENT_IDX`: it would keep back the notification about a recycled event buffer.
