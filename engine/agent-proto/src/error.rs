@@ -210,3 +210,34 @@ pub enum SpawnStep {
     /// Executing the program.
     Exec,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_quiesce_names_the_processes_in_the_way_and_lets_no_name_break_the_line() {
+        let blocker = |pid: u32, comm: &str| Blocker {
+            pid,
+            comm: comm.to_owned(),
+        };
+        let refused = |blockers| {
+            AgentError::QuiesceRefused {
+                waited_ms: 5,
+                blockers,
+            }
+            .to_string()
+        };
+        let text = refused(vec![
+            blocker(130, "sh"),
+            blocker(7, "a\nb\x1b[2J and far too long"),
+        ]);
+        assert!(
+            text.ends_with("in the way is process 130 (sh), process 7 (a\\nb\\u{1b}[2J and far)"),
+            "{text}"
+        );
+        let many = refused((0..20).map(|pid| blocker(pid, "x")).collect());
+        assert!(many.ends_with("process 7 (x), 12 more"), "{many}");
+        assert!(refused(Vec::new()).ends_with("nothing that can be seen"));
+    }
+}

@@ -383,7 +383,7 @@ fn a_stamp_applies_the_whole_identity() {
     spec.commands.push(StampCommand {
         argv: vec!["touch".into(), mark.clone()],
     });
-    let stamped = guest.client().stamp(&ticket, &spec).unwrap();
+    let mut stamped = guest.client().stamp(&ticket, &spec).unwrap();
     let report = stamped.report().clone();
     let steps: Vec<StampStep> = report.steps.iter().map(|step| step.step).collect();
     assert_eq!(
@@ -394,15 +394,23 @@ fn a_stamp_applies_the_whole_identity() {
         (report.clock_after_ns, report.host_monotonic_ns),
         (spec.wall_clock_ns, 42)
     );
+    let clocks = stamped.client().step_realtime(-5).unwrap();
+    assert_eq!(clocks.realtime_ns, spec.wall_clock_ns - 5);
     let confirmed = stamped.confirm().unwrap();
     assert_ne!(confirmed.report().random, [0; 32]);
-    assert_eq!(confirmed.report().realtime_ns, spec.wall_clock_ns);
+    assert_eq!(confirmed.report().realtime_ns, spec.wall_clock_ns - 5);
     let mut client = confirmed.thaw().unwrap();
 
     let recorded = guest.system.0.lock().unwrap();
     assert_eq!(
         recorded.calls,
-        ["add_entropy", "set_realtime", "set_hostname", "show_at"]
+        [
+            "add_entropy",
+            "set_realtime",
+            "set_hostname",
+            "show_at",
+            "set_realtime"
+        ]
     );
     assert_eq!(recorded.seeds, [[1; 64]]);
     drop(recorded);

@@ -1,5 +1,7 @@
 //! What goes on running through a fork: sessions, clocks, disks, vCPUs, lineages; and how machines end.
 
+#![expect(clippy::panic, reason = "helpers of tests fail tests")]
+
 mod common;
 
 use std::time::{Duration, Instant};

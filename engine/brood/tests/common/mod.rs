@@ -82,14 +82,25 @@ pub(crate) fn identity(name: &str, frozen: Option<&str>) -> IdentitySpec {
     }
 }
 
-/// Stamps all of them, named `NAME` and their index.
-pub(crate) fn stamp(daughters: Vec<Unstamped>, name: &str, frozen: Option<&str>) -> Vec<Daughter> {
-    fork::stamp_all(daughters, |index| {
-        identity(&format!("{name}{index}"), frozen)
-    })
-    .into_iter()
-    .map(|daughter| daughter.unwrap_or_else(|error| panic!("a daughter of {name}: {error:#}")))
-    .collect()
+/// Stamps all of them, named `NAME` and their index, a few at once: more only wait for the emulated CPUs.
+pub(crate) fn stamp(
+    mut daughters: Vec<Unstamped>,
+    name: &str,
+    frozen: Option<&str>,
+) -> Vec<Daughter> {
+    const AT_ONCE: usize = 16;
+    let mut stamped = Vec::new();
+    while !daughters.is_empty() {
+        let rest = daughters.split_off(daughters.len().min(AT_ONCE));
+        let done = fork::stamp_all(daughters, |index| {
+            identity(&format!("{name}{index}"), frozen)
+        });
+        stamped.extend(done.into_iter().map(|daughter| {
+            daughter.unwrap_or_else(|error| panic!("a daughter of {name}: {error:#}"))
+        }));
+        daughters = rest;
+    }
+    stamped
 }
 
 /// Every daughter of a fork that came to the world.
