@@ -374,12 +374,8 @@ fn a_stamp_applies_the_whole_identity() {
         mode: 0o600,
         bytes: b"t".to_vec().into(),
     });
-    let mark = guest
-        .directory
-        .path()
-        .join("mark")
-        .to_string_lossy()
-        .into_owned();
+    let mark = guest.directory.path().join("mark");
+    let mark = mark.to_string_lossy().into_owned();
     spec.commands.push(StampCommand {
         argv: vec!["touch".into(), mark.clone()],
     });

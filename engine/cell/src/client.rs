@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const MAX_ANSWERS: usize = 64;
 const MAX_EVENTS: usize = 1024;
 /// How long one who closed her socket may take to end.
-const LAST_BREATH: Duration = Duration::from_secs(5);
+const LAST_BREATH: Duration = Duration::from_secs(10);
 const READER_STACK: usize = 128 << 10;
 
 /// A cell could not be started, asked or heard.
@@ -575,14 +575,14 @@ impl Cell {
     }
 
     /// Waits for the first cry; one that ended without any is [`CellError::Ended`] with no cause yet.
-    fn born(mut self, index: u32) -> Result<Self, CellError> {
+    fn born(&mut self, index: u32) -> Result<(), CellError> {
         let cry = |event: &Event| matches!(event, Event::Born { .. } | Event::Stillborn { .. });
         match self.event(cry, PATIENCE)? {
             (Event::Born { pid, times, .. }, mut fds) => {
                 self.pid = pid;
                 self.birth = times;
                 self.pidfd = fds.pop();
-                Ok(self)
+                Ok(())
             }
             (Event::Stillborn { reason, .. }, _) => Err(CellError::Stillborn { index, reason }),
             (other, _) => Err(CellError::Confused(format!("{other:?}"))),
@@ -770,21 +770,31 @@ fn deliver(
     ours: Vec<OwnedFd>,
     layers: &LayerSource,
 ) -> (VecDeque<Result<Cell, CellError>>, Option<OwnedFd>) {
-    let infants: Vec<_> = ours
+    let mut infants: Vec<_> = ours
         .into_iter()
         .map(|fd| Cell::over(fd, layers.clone()))
         .collect();
-    let last = infants
-        .last()
-        .and_then(|cell| cell.as_ref().ok())
-        .map(|cell| Arc::clone(&cell.line));
-    let mut born: VecDeque<_> = (0..)
-        .zip(infants)
-        .map(|(index, cell)| cell.and_then(|cell| cell.born(index)))
+    let cries: Vec<_> = (0..)
+        .zip(&mut infants)
+        .map(|(index, cell)| cell.as_mut().map_or(Ok(()), |cell| cell.born(index)))
         .collect();
-    let Some(Delivered { point, infants }) = last.and_then(|line| line.delivered()) else {
+    // Before any line is closed: the last of them carries the point's word, whatever became of her who shared it.
+    let last = infants.last().and_then(|cell| cell.as_ref().ok());
+    let delivered = last.and_then(|cell| cell.line.delivered());
+    let mut born: VecDeque<_> = infants
+        .into_iter()
+        .zip(cries)
+        .map(|(cell, cry)| cell.and_then(|cell| cry.map(|()| cell)))
+        .collect();
+    let Some(Delivered { point, infants }) = delivered else {
         return (born, None);
     };
+    if born.iter().any(Result::is_err) {
+        // While the point lives its infants are its children, and their status is not for this process.
+        point.iter().for_each(|point| {
+            ends_soon(point);
+        });
+    }
     for ((index, pid), infant) in (0..).zip(infants).zip(&mut born) {
         let Err(error) = infant else { continue };
         let cause = bury(pid);
@@ -846,7 +856,7 @@ fn wait_for_exit(pidfd: &OwnedFd) -> Result<(), CellError> {
 /// The status of an ended child. While the frozen point a daughter came from still makes her sisters, she is its
 /// child and not ours yet; a process that was never ours has no status for us.
 fn take_status(pidfd: &OwnedFd) -> Result<Option<rustix::process::WaitIdStatus>, CellError> {
-    let deadline = Deadline::now() + Duration::from_secs(2);
+    let deadline = Deadline::now() + LAST_BREATH;
     loop {
         match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
             Ok(status) => return Ok(status),

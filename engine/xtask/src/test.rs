@@ -17,7 +17,7 @@ use crate::process::{output, say, status, step};
 use crate::{cargo, check, guest_files, host, lab};
 
 /// Seconds that all tests in the lab may take together.
-const LAB_LIMIT: u64 = 1500;
+const LAB_LIMIT: u64 = 3300;
 
 /// `cargo xtask test`
 #[derive(Args)]
