@@ -16,7 +16,7 @@ use crate::agent::ConnectionSlot;
 use crate::exec::{Attached, attach};
 use crate::fail;
 use crate::file::{self, TransferError};
-use crate::freezer::FreezeError;
+use crate::freezer::{FreezeError, Freezer};
 use crate::gate::Spawning;
 use crate::serial::enter;
 use crate::stamp;
@@ -260,11 +260,7 @@ fn thaw(slot: &ConnectionSlot, token: ForkToken) -> Result<(), AgentError> {
         .gate
         .check_thaw(token, slot.id)
         .map_err(AgentError::Fork)?;
-    freezer
-        .thaw()
-        .map_err(|error| fail::os("thawing the workload", &error))?;
-    slot.agent.gate.running();
-    Ok(())
+    run_on(slot, &mut freezer)
 }
 
 fn apply_stamp(
@@ -293,6 +289,11 @@ fn thaw_stamped(slot: &ConnectionSlot, machine_id: MachineId) -> Result<(), Agen
         .gate
         .check_thaw_stamped(machine_id, slot.id)
         .map_err(AgentError::Fork)?;
+    run_on(slot, &mut freezer)
+}
+
+/// Lets the workload run on; whether it may has been checked.
+fn run_on(slot: &ConnectionSlot, freezer: &mut Freezer) -> Result<(), AgentError> {
     freezer
         .thaw()
         .map_err(|error| fail::os("thawing the workload", &error))?;
