@@ -102,6 +102,7 @@ fn live(host: &Host, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
             mother.cell.resume()?;
             for _ in 0..BLOCK.min(plan.samples - mother.done) {
                 rewrite(&mut mother.cell)?;
+                collapse(&mother.name, &mut mother.cell, report)?;
                 sample_live(&mother.name, &mut mother.cell, report)?;
                 mother.done += 1;
             }
@@ -135,6 +136,17 @@ fn dirty_mother(host: &Host, mib: u64, vcpus: u32, spread: Spread) -> anyhow::Re
 pub(crate) fn settle(outcome: brood_bare_guest::mailbox::Outcome) -> anyhow::Result<u64> {
     outcome
         .map_err(|(fault, detail)| anyhow::anyhow!("the bare guest reports {fault:?} ({detail})"))
+}
+
+/// What an engine does in the background of a mother it will fork again.
+fn collapse(name: &str, mother: &mut Cell, report: &mut Report) -> anyhow::Result<()> {
+    let began = brood_vmm::now();
+    let collapsed = mother.collapse()?;
+    report.micros(name, "collapse", brood_vmm::now().micros_since(began));
+    for nanos in collapsed.paused_nanos {
+        report.micros(name, "collapse-pause", nanos as f64 / 1000.0);
+    }
+    Ok(())
 }
 
 /// Waits until the whole dirty set was rewritten.

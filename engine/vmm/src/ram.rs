@@ -19,8 +19,8 @@ use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 use crate::fault_around::NoFaultAround;
 use crate::seal::SealedRam;
 
-/// Bytes of a huge page, the smallest chunk and the unit of sealing.
-pub(crate) const HUGE_PAGE: u64 = 2 << 20;
+/// Bytes of a huge page: the smallest chunk, and the unit of sealing and collapsing.
+pub const HUGE_PAGE: u64 = 2 << 20;
 /// The most chunks a guest has; beyond, fork pays for VMAs instead of pages.
 const MAX_CHUNKS: u64 = 64;
 
@@ -62,6 +62,14 @@ pub enum RamError {
         sealed: u64,
         /// Bytes of the machine.
         bytes: u64,
+    },
+    /// No such 2 MiB of RAM.
+    #[error("there is no unit {unit} of RAM, which has {units} of 2 MiB")]
+    Unit {
+        /// The one asked for.
+        unit: u32,
+        /// How many there are.
+        units: u32,
     },
     /// The regions overlap or are not in order.
     #[error("RAM regions overlap or are out of order")]
@@ -136,6 +144,11 @@ impl GuestRam {
     /// The sealed image below this RAM, if it has one.
     pub fn sealed(&self) -> Option<&SealedRam> {
         self.sealed.as_ref()
+    }
+
+    /// Host address of the first byte in this process, which every daughter shares.
+    pub fn address(&self) -> u64 {
+        self.base as u64
     }
 
     /// Host address of the first byte.
