@@ -179,6 +179,8 @@ fn sample_live(name: &str, mother: &mut Cell, report: &mut Report) -> anyhow::Re
         report.micros(name, "first-instruction", first.micros_since(fork.asked));
         let (times, birth) = (fork.times, daughter.birth());
         let ends = [
+            (Stage::Ask, fork.asked, times.asked),
+            (Stage::Part, times.cloned, birth.born),
             (Stage::Park, times.asked, times.parked),
             (Stage::Save, times.parked, times.saved),
             (Stage::Clone, times.saved, times.cloned),

@@ -22,7 +22,7 @@ use crate::seal::SealedRam;
 /// Bytes of a huge page: the smallest chunk, and the unit of sealing and collapsing.
 pub const HUGE_PAGE: u64 = 2 << 20;
 /// The most chunks a guest has; beyond, fork pays for VMAs instead of pages.
-const MAX_CHUNKS: u64 = 64;
+const MAX_CHUNKS: u64 = 32;
 
 /// A run of guest physical addresses backed by RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use brood_units::Instant;
 use kvm_bindings::kvm_run;
-use kvm_ioctls::{VcpuExit, VcpuFd};
+use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::now;
@@ -32,6 +32,11 @@ const ENTERING: u32 = 1;
 const RUNNING: u32 = 2;
 const PARKING: u32 = 3;
 const ENDED: u32 = 4;
+
+/// Registers, special registers and events (KVM_SYNC_X86_VALID_FIELDS).
+const SYNC_ALL: u64 = SyncReg::Register as u64
+    | SyncReg::SystemRegister as u64
+    | SyncReg::VcpuEvents as u64;
 
 /// How long a vCPU may take to leave the guest before it is kicked again; only a safety net.
 const KICK_AGAIN: Duration = Duration::from_millis(2);
@@ -257,6 +262,7 @@ impl Vcpus {
             slot.tsc_shift.fetch_add(shift, Ordering::Relaxed);
             slot.first_exit.store(0, Ordering::Relaxed);
             slot.entered.store(0, Ordering::Relaxed);
+            slot.ask_for_registers(0);
             slot.set_immediate_exit(0);
             if slot.passes(PARKED, ENTERING) {
                 futex::wake(&slot.phase);
@@ -300,6 +306,7 @@ impl Vcpus {
         for slot in &self.slots {
             slot.saves.store(saves, Ordering::Release);
             if !slot.passes(ENTERING, PARKED) && slot.passes(RUNNING, PARKING) {
+                slot.ask_for_registers(if saves { SYNC_ALL } else { 0 });
                 slot.set_immediate_exit(1);
                 slot.ring();
                 slot.kick();
@@ -420,6 +427,18 @@ impl VcpuSlot {
         let field = unsafe { std::ptr::addr_of_mut!((*page).immediate_exit) };
         // SAFETY: a byte of a mapped page that the kernel reads at any time (KVM API 5, immediate_exit).
         unsafe { field.write_volatile(value) };
+    }
+
+    /// What `KVM_RUN` leaves in the shared page when it returns.
+    fn ask_for_registers(&self, kinds: u64) {
+        let page = self.run_page.load(Ordering::Acquire);
+        if page.is_null() {
+            return;
+        }
+        // SAFETY: the page stays mapped while the descriptor lives in `inner`.
+        let field = unsafe { std::ptr::addr_of_mut!((*page).kvm_valid_regs) };
+        // SAFETY: a word of a mapped page that the kernel reads at any time (KVM API 5, kvm_valid_regs).
+        unsafe { field.write_volatile(kinds) };
     }
 
     fn ring(&self) {
@@ -576,6 +595,7 @@ extern "C" fn vcpu_main(argument: *mut libc::c_void) -> *mut libc::c_void {
     // SAFETY: `Vcpus::start` passes a slot that lives as long as the process.
     let slot: &VcpuSlot = unsafe { &*argument.cast::<VcpuSlot>() };
     thread::allocate_uncached();
+    thread::yield_to_wakers();
     slot.tid.store(thread::current_tid(), Ordering::Release);
     let end = slot.live();
     slot.enter_phase(ENDED);

@@ -1,12 +1,15 @@
 //! The engine's end of a cell: start it, ask it, hear it, reap it.
 //!
-//! One reader thread a cell takes packets off the socket, hands the disk its layers and wakes whoever waits.
+//! A reader thread takes packets off all sockets, hands disks their layers and wakes whoever waits.
 //! Invariant: a [`Cell`] owns its process; dropping it kills it and sees it reaped, so nothing is left behind. A
 //! daughter whose mother has ended becomes a child of the process that called [`become_reaper`].
 
 mod birth;
 mod collapse;
 mod exits;
+mod reader;
+
+use reader::Heard;
 
 pub use collapse::Collapsed;
 
@@ -36,7 +39,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The most answers to asks that were given up, and the most events, that wait to be looked at.
 const MAX_ANSWERS: usize = 64;
 const MAX_EVENTS: usize = 1024;
-const READER_STACK: usize = 128 << 10;
 
 /// A cell could not be started, asked or heard.
 #[derive(Debug, thiserror::Error)]
@@ -561,15 +563,7 @@ impl Cell {
             changed: Condvar::new(),
             kin,
         });
-        let reader = Arc::clone(&line);
-        std::thread::Builder::new()
-            .name("cell-reader".to_owned())
-            .stack_size(READER_STACK)
-            .spawn(move || reader.listen())
-            .map_err(|source| CellError::Call {
-                operation: "start of a reader",
-                source,
-            })?;
+        reader::hear(Arc::clone(&line))?;
         Ok(Self {
             line,
             next_ask: 1,
@@ -676,38 +670,42 @@ impl Line {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn listen(&self) {
-        loop {
-            match self.control.receive::<FromCell>() {
-                Ok((FromCell::Answer { id, result }, fds)) => {
-                    let mut inbox = self.inbox();
-                    if id != 0 && inbox.answers.len() < MAX_ANSWERS {
-                        inbox.answers.insert(id, (result, fds));
-                    }
-                }
-                Ok((FromCell::Event(Event::WantsLayer), _)) => self.give_layer(),
-                Ok((FromCell::Event(Event::Delivered { infants }), _)) => {
-                    self.inbox().delivered = Some(infants);
-                }
-                Ok((FromCell::Event(Event::ChildEnded(end)), _)) => self.kin.exits.tell(end),
-                Ok((FromCell::Event(event), fds)) => {
-                    let mut inbox = self.inbox();
-                    if let Event::Ended(ending) = &event {
-                        inbox.ending = Some(ending.clone());
-                    }
-                    // What nobody looks at is not kept for ever, least of all the streams a guest opens.
-                    if inbox.events.len() < MAX_EVENTS {
-                        inbox.events.push_back((event, fds));
-                    }
-                }
-                Err(SocketError::Malformed(_)) => {}
-                Err(_) => {
-                    self.inbox().closed = true;
-                    self.changed.notify_all();
-                    return;
+    /// Takes one packet off the socket, which has one or has ended.
+    fn hear(&self) -> Heard {
+        let mut heard = Heard::More;
+        match self.control.receive::<FromCell>() {
+            Ok((FromCell::Answer { id, result }, fds)) => {
+                let mut inbox = self.inbox();
+                if id != 0 && inbox.answers.len() < MAX_ANSWERS {
+                    inbox.answers.insert(id, (result, fds));
                 }
             }
-            self.changed.notify_all();
+            Ok((FromCell::Event(event), fds)) => self.take(event, fds),
+            Err(SocketError::Malformed(_)) => {}
+            Err(_) => {
+                self.inbox().closed = true;
+                heard = Heard::End;
+            }
+        }
+        self.changed.notify_all();
+        heard
+    }
+
+    fn take(&self, event: Event, fds: Vec<OwnedFd>) {
+        match event {
+            Event::WantsLayer => self.give_layer(),
+            Event::Delivered { infants } => self.inbox().delivered = Some(infants),
+            Event::ChildEnded(end) => self.kin.exits.tell(end),
+            event => {
+                let mut inbox = self.inbox();
+                if let Event::Ended(ending) = &event {
+                    inbox.ending = Some(ending.clone());
+                }
+                // What nobody looks at is not kept for ever, least of all the streams a guest opens.
+                if inbox.events.len() < MAX_EVENTS {
+                    inbox.events.push_back((event, fds));
+                }
+            }
         }
     }
 
@@ -722,7 +720,8 @@ impl Line {
         inbox.delivered.take().unwrap_or_default()
     }
 
-    /// Without a layer the guest's writes wait; the event queue then shows why.
+    /// Without a layer the guest's writes wait; the event queue then shows why. The reader does not wait for a cell that
+    /// takes nothing off its socket.
     fn give_layer(&self) {
         let given = self
             .kin
@@ -735,7 +734,7 @@ impl Line {
                     request: Request::GiveLayer,
                 };
                 self.control
-                    .send(&ask, &[layer.as_fd()])
+                    .send_at_once(&ask, &[layer.as_fd()])
                     .map_err(|error| error.to_string())
             });
         if given.is_err() {

@@ -105,6 +105,8 @@ pub(super) fn fork(
             .resume()
             .map_err(because(FORK, "the machine has ended; start another"))?;
     }
+    // Where CPUs are few the point is behind this thread, whose answer nobody needs before the daughters are born.
+    std::thread::yield_now();
     if pid < 0 {
         let cause = format!("the frozen point could not be made: {failure}");
         return Err(refuse(FORK, &cause, NO_PROCESS));
