@@ -6,7 +6,7 @@
 //!  guest   gpa 0 ────────────────► 3 GiB │ 4 GiB ─────────────► (one memory slot each)
 //! ```
 //!
-//! fork(2) copies every page-table entry of a VMA once one of its pages is private, so RAM is cut into at most 64
+//! fork(2) copies every page-table entry of a VMA once one of its pages is private, so RAM is cut into at most 32
 //! chunks and a chunk nobody wrote to costs nothing. `MADV_DONTDUMP` on every other chunk keeps neighbours from
 //! merging. Invariant: the reservation never moves and no byte of it is ever mapped shared and writable.
 //! Unsafe: this module makes and replaces the mapping that guest memory lives in.
@@ -375,7 +375,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks_are_whole_huge_pages_and_at_most_64() {
+    fn chunks_are_whole_huge_pages_and_at_most_32() {
         for mib in [64_u64, 128, 130, 256, 2048, 6144] {
             let bytes = mib << 20;
             let chunk = chunk_bytes(bytes);

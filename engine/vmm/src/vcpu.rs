@@ -34,9 +34,8 @@ const PARKING: u32 = 3;
 const ENDED: u32 = 4;
 
 /// Registers, special registers and events (KVM_SYNC_X86_VALID_FIELDS).
-const SYNC_ALL: u64 = SyncReg::Register as u64
-    | SyncReg::SystemRegister as u64
-    | SyncReg::VcpuEvents as u64;
+const SYNC_ALL: u64 =
+    SyncReg::Register as u64 | SyncReg::SystemRegister as u64 | SyncReg::VcpuEvents as u64;
 
 /// How long a vCPU may take to leave the guest before it is kicked again; only a safety net.
 const KICK_AGAIN: Duration = Duration::from_millis(2);

@@ -5,6 +5,7 @@
 //! The engine looks, because a jailed cell sees no /proc; the cell acts.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::AsRawFd;
 
 use brood_vmm::HUGE_PAGE;
@@ -66,15 +67,17 @@ impl Cell {
     /// of a mother that will be forked again. The guest runs on but for a fraction of a millisecond for each unit.
     ///
     /// # Errors
-    /// The cell refuses. A host that does not say which pages are private (before Linux 6.7, or without the right to
-    /// look) collapses nothing.
+    /// The cell refuses, or this host does not say which pages are private (before Linux 6.7, or without the right to
+    /// look at another process): forks pause longer then, and are correct.
     pub fn collapse(&mut self) -> Result<Collapsed, CellError> {
         let stats = self.stats()?;
         let mut collapsed = Collapsed::default();
-        let Ok(pagemap) = File::open(format!("/proc/{}/pagemap", self.pid())) else {
-            return Ok(collapsed);
+        let unknown = |source| CellError::Call {
+            operation: "PAGEMAP_SCAN",
+            source,
         };
-        let units = dense_units(&pagemap, stats.ram_address, stats.ram_bytes);
+        let pagemap = File::open(format!("/proc/{}/pagemap", self.pid())).map_err(unknown)?;
+        let units = dense_units(&pagemap, stats.ram_address, stats.ram_bytes).map_err(unknown)?;
         for units in units.chunks(MAX_UNITS) {
             let units = units.to_vec();
             match self.request(Request::Collapse { units }, &[])? {
@@ -89,7 +92,7 @@ impl Cell {
 }
 
 /// Units of RAM of which at least [`DENSE`] pages are private small ones, the densest first.
-fn dense_units(pagemap: &File, address: u64, bytes: u64) -> Vec<u32> {
+fn dense_units(pagemap: &File, address: u64, bytes: u64) -> io::Result<Vec<u32>> {
     let mut private = vec![0_u64; usize::try_from(bytes / HUGE_PAGE).unwrap_or(0)];
     let mut regions = [Region::default(); REGIONS];
     let mut at = address;
@@ -107,18 +110,22 @@ fn dense_units(pagemap: &File, address: u64, bytes: u64) -> Vec<u32> {
         };
         // SAFETY: the argument is the struct this ioctl reads and writes, and its vector a live local of that length.
         let found = unsafe { libc::ioctl(pagemap.as_raw_fd(), PAGEMAP_SCAN, &raw mut scan) };
-        let Some(found) = usize::try_from(found).ok().filter(|_| scan.walk_end > at) else {
+        let found = usize::try_from(found).map_err(|_| io::Error::last_os_error())?;
+        if scan.walk_end <= at {
             break;
-        };
+        }
         for region in regions.iter().take(found) {
             count(&mut private, region.start - address, region.end - address);
         }
         at = scan.walk_end;
     }
-    let mut dense: Vec<_> = (0_u32..).zip(private).filter(|(_, pages)| *pages >= DENSE).collect();
+    let mut dense: Vec<_> = (0_u32..)
+        .zip(private)
+        .filter(|(_, pages)| *pages >= DENSE)
+        .collect();
     dense.sort_by_key(|(_, pages)| std::cmp::Reverse(*pages));
     dense.truncate(MOST);
-    dense.into_iter().map(|(unit, _)| unit).collect()
+    Ok(dense.into_iter().map(|(unit, _)| unit).collect())
 }
 
 /// Adds the pages of a span of RAM to the units they lie in.

@@ -78,16 +78,9 @@ impl Exits {
         let known = |told: &VecDeque<ChildEnd>| told.iter().any(|end| end.pid == pid);
         let raw = Pid::from_raw(i32::try_from(pid).ok()?)?;
         match pidfd_open(raw, PidfdFlags::empty()) {
-            Ok(pidfd) => {
-                let limit = Timespec {
-                    tv_sec: LAST_BREATH.as_secs().cast_signed(),
-                    tv_nsec: 0,
-                };
-                let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit));
-                matches!(ended, Ok(1))
-                    .then(|| self.status_of(pid, &pidfd).ok())
-                    .flatten()
-            }
+            Ok(pidfd) => ends_soon(&pidfd)
+                .then(|| self.status_of(pid, &pidfd).ok())
+                .flatten(),
             // Reaped already: her parent tells, or has told.
             Err(_) => {
                 let told = self.told();
@@ -114,6 +107,16 @@ impl From<ChildEnd> for EndCause {
             signal: end.signal,
         }
     }
+}
+
+/// Whether a process that has closed its socket ends within a last breath.
+pub(super) fn ends_soon(pidfd: &OwnedFd) -> bool {
+    let limit = Timespec {
+        tv_sec: LAST_BREATH.as_secs().cast_signed(),
+        tv_nsec: 0,
+    };
+    let mut polled = [PollFd::new(pidfd, PollFlags::IN)];
+    matches!(poll(&mut polled, Some(&limit)), Ok(1))
 }
 
 fn wait_for_exit(pidfd: &OwnedFd) -> Result<(), CellError> {

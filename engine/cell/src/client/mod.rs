@@ -593,8 +593,11 @@ impl Cell {
     fn ask(&mut self, request: Request, files: &[BorrowedFd<'_>]) -> Result<u64, CellError> {
         let id = self.next_ask;
         self.next_ask += 1;
-        self.line.control.send(&Ask { id, request }, files)?;
-        Ok(id)
+        match self.line.control.send(&Ask { id, request }, files) {
+            Ok(()) => Ok(id),
+            Err(SocketError::Closed) => Err(self.ended()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn answer(&mut self, id: u64) -> Result<(Reply, Vec<OwnedFd>), CellError> {
@@ -615,7 +618,7 @@ impl Cell {
             }
             if inbox.closed {
                 drop(inbox);
-                return Err(CellError::Ended(self.reap()?));
+                return Err(self.ended());
             }
             let left = deadline.saturating_duration_since(Deadline::now());
             if left.is_zero() {
@@ -628,6 +631,19 @@ impl Cell {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
+    }
+
+    /// How a cell that closed its socket has ended; one that goes on without it is killed.
+    fn ended(&mut self) -> CellError {
+        if self
+            .pidfd
+            .as_ref()
+            .is_some_and(|pidfd| !exits::ends_soon(pidfd))
+        {
+            // It has ended after all if this fails.
+            self.kill().ok();
+        }
+        self.reap().map_or_else(|error| error, CellError::Ended)
     }
 
     fn reap(&mut self) -> Result<EndCause, CellError> {

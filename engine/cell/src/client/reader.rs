@@ -48,8 +48,13 @@ pub(super) fn hear(line: Arc<Line>) -> Result<(), CellError> {
     let mut lines = reader.lines.lock().unwrap_or_else(PoisonError::into_inner);
     let number = lines.next;
     let data = epoll::EventData::new_u64(number);
-    epoll::add(&reader.epoll, line.control.fd(), data, epoll::EventFlags::IN)
-        .map_err(call("epoll_ctl"))?;
+    epoll::add(
+        &reader.epoll,
+        line.control.fd(),
+        data,
+        epoll::EventFlags::IN,
+    )
+    .map_err(call("epoll_ctl"))?;
     lines.next += 1;
     lines.open.insert(number, line);
     Ok(())
@@ -89,7 +94,11 @@ impl Reader {
         let mut events = Vec::with_capacity(TURN);
         loop {
             events.clear();
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
+            match epoll::wait(
+                &self.epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                None,
+            ) {
                 Ok(_) | Err(Errno::INTR) => {}
                 // The set is this thread's own and never closed: nothing could be heard any more.
                 Err(_) => return,

@@ -63,7 +63,10 @@ fn run(vm: &mut Microvm, control: &Control) -> Turn {
             libc::POLLIN,
         ));
         fds.push(interest(vm.shared.bell(), libc::POLLIN));
-        let children = vm.children.as_ref().map(|children| children.fd().as_raw_fd());
+        let children = vm
+            .children
+            .as_ref()
+            .map(|children| children.fd().as_raw_fd());
         fds.push(interest(children.unwrap_or(-1), libc::POLLIN));
         let moving = !vm.is_paused();
         if moving {
@@ -147,9 +150,7 @@ fn answer(vm: &mut Microvm, control: &Control, ask: Ask, files: Vec<OwnedFd>) ->
     let answer = match request {
         Request::Fork(spec) => match fork::fork(vm, spec, files) {
             Ok(Forked::Infant(infant)) => return Some(Turn::Infant(infant)),
-            Ok(Forked::Mother { times, point }) => {
-                Ok((Reply::Forked { times, point }, Vec::new()))
-            }
+            Ok(Forked::Mother { times, point }) => Ok((Reply::Forked { times, point }, Vec::new())),
             Err(refusal) => Err(refusal),
         },
         request => handle(vm, request, files),
