@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  host    base                                                    base + bytes
-//!          |chunk 0|chunk 1|chunk 2|  …  each its own VMA  …  |chunk 63|
+//!          |chunk 0|chunk 1|chunk 2|  …  each its own VMA  …  |chunk 31|
 //!  guest   gpa 0 ────────────────► 3 GiB │ 4 GiB ─────────────► (one memory slot each)
 //! ```
 //!

@@ -461,7 +461,6 @@ impl VcpuSlot {
 
     /// Waits until the vCPU stands still, parked or ended.
     fn settled(&self) -> u32 {
-        futex::spin_while(&self.phase, |phase| !matches!(phase, PARKED | ENDED));
         loop {
             let phase = self.phase.load(Ordering::Acquire);
             if matches!(phase, PARKED | ENDED) {
@@ -480,7 +479,6 @@ impl VcpuSlot {
     }
 
     fn wait_to_run(&self) {
-        futex::spin_while(&self.phase, |phase| phase == PARKED);
         while !self.passes(ENTERING, RUNNING) {
             futex::wait(&self.phase, PARKED);
         }
