@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Single-purpose and without an async runtime, so that fork(2) at a known line copies all of it. Invariant: the main
-//! thread owns everything; vCPU threads reach only [`shared::Shared`]. It refuses any first message but Boot or Load.
+//! thread owns everything; vCPU threads reach only `shared::Shared`. It refuses any first message but Boot or Load.
 
 mod birth;
 mod boot;
