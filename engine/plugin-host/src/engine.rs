@@ -1,7 +1,8 @@
 //! The wasmtime engine: one configuration for compiling and for running.
 //!
 //! Invariant: everything that could make a replay differ is off: no WASI, no threads, NaNs made canonical, relaxed SIMD
-//! deterministic, fuel exact. Numbers behind the pool are in engine/docs/hooks.md.
+//! deterministic, fuel exact. `keep_resident` pays only together with `pagemap_scan` (Linux 6.7): a fresh instance of a small
+//! component then costs 6 µs, 10 µs with neither, and 17 µs with the first alone.
 
 use std::num::NonZeroUsize;
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use brood_hooks::{Hook, HookName};
+use brood_hooks::HookName;
 use brood_policy::{BindingSpec, PluginSpec};
 use wasmtime::Engine;
 
@@ -225,15 +225,12 @@ impl Host {
     }
 
     /// Binds a plugin to a hook.
-    pub fn bind<H: Hook>(
+    pub fn bind<H: BindableHook>(
         &self,
         spec: BindingSpec,
         plugin: &Arc<Plugin>,
         fallback: Option<Fallback<H>>,
-    ) -> Result<Arc<Binding<H>>, BindError>
-    where
-        H: BindableHook,
-    {
+    ) -> Result<Arc<Binding<H>>, BindError> {
         let (hook, id) = (H::NAME, plugin.id().to_owned());
         if spec.hook != hook || spec.plugin != id {
             return Err(BindError::OtherSpec {

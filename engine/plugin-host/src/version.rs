@@ -172,7 +172,7 @@ pub enum LoadError {
         /// Which.
         call: &'static str,
         /// Why.
-        failure: Failure,
+        failure: Box<Failure>,
     },
     /// It refuses its settings, or they break its schema.
     #[error("settings of plugin {plugin} are refused: {}", list(diagnostics))]
@@ -399,7 +399,7 @@ fn describe(
     let told = ran.result.map_err(|failure| LoadError::Call {
         plugin: spec.id.clone(),
         call: "describe",
-        failure,
+        failure: Box::new(failure),
     })?;
     Ok(Description {
         name: told.name,
@@ -443,7 +443,7 @@ fn prepare(
         Err(failure) => Err(LoadError::Call {
             plugin,
             call: "prepare",
-            failure,
+            failure: Box::new(failure),
         }),
     }
 }

@@ -3,7 +3,6 @@
 //! A [`Component`] answers the same to every ask, or does what a test writes in WAT instead. It is a real component with
 //! the types of `wit/`; only its author is a test.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -20,6 +19,7 @@ pub(crate) struct Component {
     bodies: Vec<(String, String)>,
     extra: String,
     wit: Option<(String, String)>,
+    pages: usize,
 }
 
 /// Where lowered answers begin in memory.
@@ -40,6 +40,7 @@ impl Component {
             bodies: Vec::new(),
             extra: String::new(),
             wit: None,
+            pages: 0,
         }
     }
 
@@ -63,6 +64,12 @@ impl Component {
         self
     }
 
+    /// Begins with at least so much memory, in pages of 64 KiB.
+    pub(crate) fn pages(mut self, pages: usize) -> Self {
+        self.pages = pages;
+        self
+    }
+
     /// Replaces words of the WIT package, to be a component of another version.
     pub(crate) fn other_wit(mut self, from: &str, to: &str) -> Self {
         self.wit = Some((from.to_owned(), to.to_owned()));
@@ -73,7 +80,7 @@ impl Component {
     pub(crate) fn build(&self) -> Vec<u8> {
         let (resolve, world) = self.resolve();
         let mut sizes = SizeAlign::default();
-        sizes.fill(&resolve);
+        sizes.fill(&resolve).expect("sizes are known");
         let mut memory = Memory {
             resolve: &resolve,
             sizes: &sizes,
@@ -90,7 +97,7 @@ impl Component {
             }
         }
         let (data, heap) = (escaped(&memory.data), DATA + memory.data.len());
-        let pages = heap.div_ceil(65536) + 1;
+        let pages = self.pages.max(heap.div_ceil(65536) + 1);
         let (extra, imports) = split_imports(&self.extra);
         let text = format!(
             r#"(module {imports}
@@ -164,12 +171,12 @@ impl Component {
                 kind: wit_parser::WasmExportKind::Normal,
             },
         );
-        let _ = write!(out, r#"(func (export "{interface}#{name}")"#);
+        *out += &format!(r#"(func (export "{interface}#{name}")"#);
         for (index, kind) in signature.params.iter().enumerate() {
-            let _ = write!(out, " (param $p{index} {})", wasm(*kind));
+            *out += &format!(" (param $p{index} {})", wasm(*kind));
         }
         for kind in &signature.results {
-            let _ = write!(out, " (result {})", wasm(*kind));
+            *out += &format!(" (result {})", wasm(*kind));
         }
         let answer = self.answers.iter().find(|(name, _)| *name == function.name);
         let at = answer.map(|(_, value)| {
@@ -183,7 +190,7 @@ impl Component {
             (None, Some(at)) => format!("(i32.const {at})"),
             (None, None) => "unreachable".to_owned(),
         };
-        let _ = writeln!(out, " {instructions})");
+        *out += &format!(" {instructions})\n");
     }
 }
 
