@@ -15,6 +15,7 @@ mod check;
 mod decide;
 mod failure;
 pub mod mutation;
+mod panel;
 pub mod placement;
 mod template;
 mod text;
@@ -26,6 +27,7 @@ pub use decide::{
     Admission, Billing, Decide, Hook, HookName, Mutation, Now, ParseHookNameError, Placement,
 };
 pub use failure::{Failure, FailureKind, Heard, Said};
+pub use panel::{Alone, Hearing, Panel};
 pub use template::{Daughter, Placeholder, Template};
 pub use value::{
     Denial, ForkRequest, HookError, Id128, Labels, Origin, Permits, Principal, Resources, Span,

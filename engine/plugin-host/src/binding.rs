@@ -423,22 +423,24 @@ impl<H: BindableHook> Decide<H> for Decider<H> {
     }
 }
 
-/// Asks all bindings of a hook at once, and hears them in their order.
-pub async fn hear_all<H: BindableHook>(
+/// Asks all bindings of a hook at once, and hears them in their order. The calls begin here, not when it is awaited.
+pub fn hear_all<H: BindableHook>(
     bindings: &[Arc<Binding<H>>],
     now: Now,
-    asked: &Arc<Asked<H>>,
-) -> Vec<Said<H>> {
+    asked: Arc<Asked<H>>,
+) -> impl Future<Output = Vec<Said<H>>> + Send {
     let begun: Vec<_> = bindings
         .iter()
-        .map(|binding| (binding, binding.begin(now, asked)))
+        .map(|binding| (Arc::clone(binding), binding.begin(now, &asked)))
         .collect();
-    let mut said = Vec::with_capacity(begun.len());
-    for (binding, pending) in begun {
-        if let Some(pending) = pending {
-            let answered = pending.await;
-            said.push(binding.said(now, asked, answered).await);
+    async move {
+        let mut said = Vec::with_capacity(begun.len());
+        for (binding, pending) in begun {
+            if let Some(pending) = pending {
+                let answered = pending.await;
+                said.push(binding.said(now, &asked, answered).await);
+            }
         }
+        said
     }
-    said
 }

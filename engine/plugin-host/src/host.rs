@@ -168,6 +168,11 @@ impl Host {
         })
     }
 
+    /// Largest component, MiB.
+    pub(crate) const fn component_mib(&self) -> u64 {
+        self.compile.component_mib
+    }
+
     /// How instances are made.
     pub const fn allocation(&self) -> Allocation {
         self.allocation

@@ -28,6 +28,7 @@ mod host;
 mod lane;
 mod pending;
 mod plugin;
+mod policies;
 mod record;
 mod replay;
 mod state;
@@ -46,6 +47,7 @@ pub use host::{
 };
 pub use pending::{Pending, block_on};
 pub use plugin::{Plugin, RollbackError};
+pub use policies::{Bindings, Builtins, OpenError, OpenErrors, Policies};
 pub use record::{Record, RecordLog, RecordOptions, Retention};
 pub use replay::ReplayError;
 pub use state::{StateChange, StateEntry, StateStore, StateStoreError, StateValue, VolatileState};

@@ -15,7 +15,11 @@ fn component_narrows_a_fork_and_its_record_replays_bit_for_bit() {
         .build();
     let bound = bind(&host, &bytes, |_| ());
     let asked = ask();
-    let said = block_on(hear_all(std::slice::from_ref(&bound.binding), NOW, &asked));
+    let said = block_on(hear_all(
+        std::slice::from_ref(&bound.binding),
+        NOW,
+        asked.clone(),
+    ));
     let decisions = decide(asked.ask(), &said);
     let [Decision::Admitted(admitted)] = decisions.as_slice() else {
         panic!("{decisions:?}")

@@ -14,7 +14,11 @@ fn failure(bytes: &[u8], change: impl FnOnce(&mut BindingSpec)) -> Failure {
     let host = host();
     let bound = bind(&host, bytes, change);
     let asked = ask();
-    let said = block_on(hear_all(std::slice::from_ref(&bound.binding), NOW, &asked));
+    let said = block_on(hear_all(
+        std::slice::from_ref(&bound.binding),
+        NOW,
+        asked.clone(),
+    ));
     let decisions = decide(asked.ask(), &said);
     let [Decision::Denied { denial, by, .. }] = decisions.as_slice() else {
         panic!("not closed: {decisions:?}")
@@ -206,7 +210,11 @@ fn failing_open_is_visible_in_the_answer_and_counted() {
     let open = |binding: &mut BindingSpec| binding.on_failure = OnFailure::Open;
     let bound = bind(&host, &does("unreachable"), open);
     let asked = ask();
-    let said = block_on(hear_all(std::slice::from_ref(&bound.binding), NOW, &asked));
+    let said = block_on(hear_all(
+        std::slice::from_ref(&bound.binding),
+        NOW,
+        asked.clone(),
+    ));
     let decisions = decide(asked.ask(), &said);
     let [Decision::Admitted(admitted)] = decisions.as_slice() else {
         panic!("{decisions:?}")

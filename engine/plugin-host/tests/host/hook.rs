@@ -74,7 +74,7 @@ fn placement_ranks_and_fills_and_a_wrong_ranking_is_malformed() {
     let binding = host
         .bind::<Placement>(binding, &plugin, None)
         .expect("binds");
-    let said = block_on(hear_all(&[binding], NOW, &Asked::new(question())));
+    let said = block_on(hear_all(&[binding], NOW, Asked::new(question())));
     let ranks = rank(&question(), &said).expect("ranks");
     assert_eq!(ranks.rejected, [(1, "placement/test: drained".to_owned())]);
     let runs = fill(&question(), &ranks, &[8, 8, 8]).expect("all find a place");
@@ -144,7 +144,7 @@ fn one_plan_names_every_daughter_and_a_rule_reaches_only_its_own() {
     let binding = host
         .bind::<Mutation>(binding, &plugin, None)
         .expect("binds");
-    let said = block_on(hear_all(&[binding], NOW, &Asked::new(brief())));
+    let said = block_on(hear_all(&[binding], NOW, Asked::new(brief())));
     let planned = combine(&brief(), &said).expect("a plan");
     let of = |index| {
         let id = Id128::from_halves(0, 0x10).plus(index);

@@ -8,4 +8,5 @@ mod admission;
 mod fault;
 mod hook;
 mod load;
+mod policies;
 mod swap;

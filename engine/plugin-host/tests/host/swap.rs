@@ -102,7 +102,11 @@ fn denies() -> Vec<u8> {
 
 fn decision(bound: &Bound) -> Option<Decision> {
     let asked = ask();
-    let said = block_on(hear_all(std::slice::from_ref(&bound.binding), NOW, &asked));
+    let said = block_on(hear_all(
+        std::slice::from_ref(&bound.binding),
+        NOW,
+        asked.clone(),
+    ));
     decide(asked.ask(), &said).pop()
 }
 

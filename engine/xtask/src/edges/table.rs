@@ -32,7 +32,6 @@ const SERVICE_MAY_USE: &[&str] = &[
     "brood-cell",
     "brood-hooks",
     "brood-policy",
-    "brood-plugin-host",
     "brood-store",
     "brood-meter",
     "brood-supervisor",
