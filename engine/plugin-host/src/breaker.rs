@@ -20,7 +20,7 @@ use brood_policy::Breaker as Options;
 enum State {
     Closed(VecDeque<u64>),
     Open { until_ms: u64 },
-    Trial,
+    Trial { since_ms: u64 },
 }
 
 #[derive(Debug)]
@@ -43,11 +43,19 @@ impl Breaker {
         let retry_ms = match self.state {
             State::Closed(_) => return Ok(()),
             State::Open { until_ms } if until_ms <= now_ms => {
-                self.state = State::Trial;
+                self.state = State::Trial { since_ms: now_ms };
                 return Ok(());
             }
             State::Open { until_ms } => until_ms - now_ms,
-            State::Trial => self.options.open_ms,
+            // A trial that never came back, because its host ended or panicked, is not waited for.
+            State::Trial { since_ms } => {
+                let until_ms = since_ms.saturating_add(self.options.open_ms);
+                if until_ms <= now_ms {
+                    self.state = State::Trial { since_ms: now_ms };
+                    return Ok(());
+                }
+                until_ms - now_ms
+            }
         };
         let failures = self.options.failures;
         Err(Failure::BreakerOpen { failures, retry_ms })
@@ -60,17 +68,17 @@ impl Breaker {
             until_ms: now_ms.saturating_add(self.options.open_ms),
         };
         let Some(failure) = failure else {
-            if matches!(self.state, State::Trial) {
+            if matches!(self.state, State::Trial { .. }) {
                 self.state = State::Closed(VecDeque::new());
             }
             return;
         };
         match &mut self.state {
             // A trial that never reached the component says nothing about it: the next call is the trial.
-            State::Trial if !failure.is_components() => {
+            State::Trial { .. } if !failure.is_components() => {
                 self.state = State::Open { until_ms: now_ms };
             }
-            State::Trial => self.state = opened,
+            State::Trial { .. } => self.state = opened,
             State::Closed(_) if !failure.is_components() => {}
             State::Closed(failures) => {
                 let window = self.options.window_ms;
@@ -144,6 +152,17 @@ mod tests {
         assert!(breaker.admit(at(100)).is_ok());
         breaker.note(at(100), Some(&Failure::Overloaded { waiting: 1 }));
         assert!(breaker.admit(at(100)).is_ok());
+    }
+
+    #[test]
+    fn trial_that_never_comes_back_is_followed_by_another() {
+        let mut breaker = breaker();
+        breaker.note(at(0), Some(&TRAP));
+        breaker.note(at(0), Some(&TRAP));
+        assert!(breaker.admit(at(50)).is_ok());
+        assert!(breaker.admit(at(99)).is_err());
+        assert!(breaker.admit(at(100)).is_ok());
+        assert!(breaker.admit(at(100)).is_err());
     }
 
     #[test]
