@@ -144,8 +144,8 @@ fn grant_wider_than_the_ask_is_malformed() {
 }
 
 #[test]
-fn string_of_100_mib_ends_the_call_before_it_is_copied() {
-    // A denial whose message claims to reach over 100 MiB of memory: within what the component may grow to.
+fn string_larger_than_an_answer_may_be_ends_the_call_before_it_is_copied() {
+    // A denial with a message of 33 MB, all of it within the component's memory; one of 100 MiB fits no pool.
     let bytes = Component::new("admission-policy")
         .answer("review", json!({ "ok": [{ "deny": denial("x") }] }))
         .body(
@@ -160,7 +160,7 @@ fn string_of_100_mib_ends_the_call_before_it_is_copied() {
 }
 
 #[test]
-fn string_outside_of_memory_is_a_trap() {
+fn string_of_100_mib_that_reaches_out_of_memory_ends_the_call() {
     let bytes = Component::new("admission-policy")
         .answer("review", json!({ "ok": [{ "deny": denial("x") }] }))
         .body(
