@@ -140,6 +140,24 @@ fn an_agent_that_trickles_bytes_gains_no_time() {
 }
 
 #[test]
+fn no_call_goes_past_the_end_of_its_conversation_however_long_it_may_take_by_itself() {
+    let mut replies = Vec::new();
+    for _ in 0..2 {
+        frame::write_frame(&mut replies, &Reply::Done).unwrap();
+    }
+    let far = Instant::now() + Duration::from_secs(3600);
+    let mut client = against(replies, Duration::from_secs(20));
+    client.end_by(Some(far));
+    client
+        .close_stdin(ExecId(1))
+        .expect("there is an hour left");
+    // The second answer is there already.
+    client.end_by(Some(Instant::now()));
+    let late = client.close_stdin(ExecId(1)).unwrap_err();
+    assert!(matches!(late, ClientError::Timeout(_)), "{late:?}");
+}
+
+#[test]
 fn an_endless_file_and_an_endless_listing_stop_at_the_callers_limit() {
     let mut chunks = Vec::new();
     for _ in 0..100 {

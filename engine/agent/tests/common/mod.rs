@@ -156,6 +156,12 @@ impl System for Recorder {
         Ok(())
     }
 
+    fn step_realtime(&self, by_ns: i64) -> io::Result<()> {
+        let now = self.clocks().realtime_ns;
+        self.record("step_realtime")?.realtime_ns = now.checked_add_signed(by_ns);
+        Ok(())
+    }
+
     fn clocks(&self) -> Clocks {
         let mut clocks = Kernel::new(Role::Service).clocks();
         if let Some(set) = self.0.lock().unwrap().realtime_ns {
