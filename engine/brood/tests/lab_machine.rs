@@ -14,7 +14,7 @@ use brood_agent_proto::exec::{
     AttachSpec, ExecId, ExecSpec, Follow, From, Removal, Stdin, Stream, TtySize,
 };
 use brood_cell::protocol::{Checkpoint, Ending, Event};
-use common::{SMALL, boot, born, host, identity, live, shell, stamp, start, until};
+use common::{SMALL, all, boot, born, host, identity, live, shell, stamp, start, until};
 
 /// How long anything may take that takes milliseconds on a good day.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -211,7 +211,7 @@ fn lab_time_never_goes_back_and_a_checkpoint_resumes_at_its_own_with_the_wall_cl
     // The claim is about time that passes.
     std::thread::sleep(PAUSE);
     let forked = Instant::now();
-    for mut daughter in stamp(kept.fork(2).expect("daughters of the past"), "past", None) {
+    for mut daughter in stamp(all(kept.fork(2).expect("a fork of the past")), "past", None) {
         let limit = after + forked.elapsed().as_nanos() as u64;
         let stands = daughter.confirm.monotonic_ns;
         println!(
@@ -377,7 +377,7 @@ fn checkpoint(mother: &mut Machine) -> Frozen {
 
 /// The one daughter of a checkpoint.
 fn past(kept: &mut Frozen, name: &str) -> Machine {
-    stamp(kept.fork(1).expect("a daughter"), name, None)
+    stamp(all(kept.fork(1).expect("a fork of the past")), name, None)
         .pop()
         .expect("one")
         .machine
@@ -427,7 +427,7 @@ fn lab_lineages_go_on_through_daughters_checkpoints_and_templates() {
         let claimed = warm
             .claim()
             .expect("claim")
-            .stamp(&identity(name, None), 1)
+            .stamp(&identity(name, None), fork::patience(1))
             .expect("stamp");
         println!(
             "{name}: confirmed {:.0} us after the claim",

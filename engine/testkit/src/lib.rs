@@ -34,6 +34,17 @@ impl Host {
     /// # Panics
     /// In CI without KVM.
     pub fn open(program: impl AsRef<Path>) -> Option<Self> {
+        Self::of(CellProgram {
+            path: program.as_ref().to_owned(),
+            arguments: Vec::new(),
+        })
+    }
+
+    /// Like [`Host::open`], for a program that is a cell only with arguments.
+    ///
+    /// # Panics
+    /// In CI without KVM.
+    pub fn of(program: CellProgram) -> Option<Self> {
         let kvm = match File::options().read(true).write(true).open("/dev/kvm") {
             Ok(kvm) => kvm,
             Err(error) if std::env::var_os("CI").is_some() => panic!("/dev/kvm: {error}"),
@@ -43,10 +54,6 @@ impl Host {
             }
         };
         become_reaper().expect("subreaper");
-        let program = CellProgram {
-            path: program.as_ref().to_owned(),
-            arguments: Vec::new(),
-        };
         Some(Self {
             kvm,
             program,

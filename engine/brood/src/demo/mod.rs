@@ -232,7 +232,7 @@ fn claim(members: &mut Vec<Member>, pool: &mut Vec<Warm>, hostname: &str) -> any
         read_frozen: None,
         ..identity(hostname)
     };
-    let daughter = warm.claim()?.stamp(&identity, 1)?;
+    let daughter = warm.claim()?.stamp(&identity, fork::patience(1))?;
     members.push(introduce(daughter, ("claimed", members.len()), None)?);
     Ok(())
 }
@@ -292,6 +292,7 @@ fn identity(hostname: &str) -> IdentitySpec {
         hostname: hostname.to_owned(),
         env: vec![("BROOD_NAME".to_owned(), hostname.to_owned())],
         read_frozen: Some(IN_MEMORY.to_owned()),
+        ..IdentitySpec::default()
     }
 }
 
@@ -401,7 +402,8 @@ fn past(members: &mut Vec<Member>) -> anyhow::Result<()> {
             kept + 20
         ))?
         .parse()?;
-    for daughter in fork::stamp_all(checkpoint.fork(1)?, |_| identity("past")) {
+    let born = checkpoint.fork(1)?.into_iter().collect::<Result<_, _>>()?;
+    for daughter in fork::stamp_all(born, |_| identity("past")) {
         let place = ("checkpoint", members.len());
         let member = introduce(daughter?, place, Some(mother_pause))?;
         let count = member.row.count_at_fork.context("no count in the past")?;
