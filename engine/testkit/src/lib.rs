@@ -7,6 +7,7 @@
 
 mod limit;
 mod observe;
+mod random;
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -20,6 +21,7 @@ pub use observe::{
     PrivateMemory, children_of, descriptors, is_alive, private_memory, settle, state_of, tasks_of,
     threads_of,
 };
+pub use random::Random;
 
 /// A host that tests may start cells on.
 pub struct Host {
