@@ -19,6 +19,7 @@ use serde::Serialize;
 use crate::fork::{self, Daughter, IdentitySpec, LiveFork, Template, Warm};
 use crate::host::Host;
 use crate::machine::{Machine, Size};
+use crate::process;
 
 /// The daughters of the live fork.
 const DAUGHTERS: u32 = 8;
@@ -420,16 +421,9 @@ fn past(members: &mut Vec<Member>) -> anyhow::Result<()> {
 /// Private and proportional memory of every machine while all are alive.
 fn measure_memory(members: &mut [Member]) -> anyhow::Result<()> {
     for member in members {
-        let pid = member.pid();
-        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-        let field = |name: &str| -> u64 {
-            let lines = text.lines().filter(|line| line.starts_with(name));
-            lines
-                .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
-                .sum()
-        };
-        member.row.private_kib = field("Private_Clean:") + field("Private_Dirty:");
-        member.row.pss_kib = field("Pss:");
+        let memory = process::memory(member.pid())?;
+        member.row.private_kib = memory.private_kib;
+        member.row.pss_kib = memory.pss_kib;
     }
     Ok(())
 }
