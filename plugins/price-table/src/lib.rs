@@ -51,8 +51,13 @@ impl brood_plugin::Plugin for PriceTable {
         for (tenant, account) in &settings.accounts {
             prepared.put(account_key(tenant), &Customer::new(settings, account));
         }
-        if let Some(plan) = &settings.others {
+        let others = settings.others.as_deref();
+        if let Some(plan) = others.or_else(|| settings.plans.is_empty().then_some(NO_PLAN)) {
             prepared.put(OTHERS, &Customer::of_plan(settings, plan));
+        }
+        if settings.plans.is_empty() {
+            let plan = Plan::new(NO_PLAN, &PlanSettings::empty(), &settings.currency.0);
+            prepared.put(plan_key(NO_PLAN), &plan);
         }
     }
 }
@@ -98,6 +103,9 @@ fn plans_of(customers: &[Customer]) -> Result<Vec<(String, Plan)>, HookError> {
 
 /// Under this the customer is prepared that tenants are who have no account of their own.
 const OTHERS: &str = "others";
+
+/// The plan of everybody where there is none.
+const NO_PLAN: &str = "";
 
 fn account_key(tenant: &str) -> String {
     ["account/", tenant].concat()

@@ -65,7 +65,6 @@ struct Prices<'a> {
     found: Vec<Option<Option<usize>>>,
     /// The SKU of each price, once it has a line.
     skus: Vec<Option<u32>>,
-    fee_skus: Vec<Option<u32>>,
 }
 
 impl<'a> Rating<'a> {
@@ -94,7 +93,6 @@ impl<'a> Rating<'a> {
             plan,
             found: Vec::new(),
             skus: vec![None; plan.prices.len()],
-            fee_skus: vec![None; plan.fees.len()],
         });
         let mut rating = Self {
             batch,
@@ -135,11 +133,13 @@ impl<'a> Rating<'a> {
             self.waived.push(number);
             return Ok(());
         }
-        if !account.has_fees {
-            self.fees(number, sample.account)?;
-        }
+        let mut has_line = !account.has_fees && self.fees(number, sample)?;
         let Some((plan, price)) = self.price(sample).map_err(at)? else {
-            return self.unpriced(number, sample);
+            self.unpriced(number, sample)?;
+            if !has_line {
+                self.waived.push(number);
+            }
+            return Ok(());
         };
         let Some(account) = self.accounts.get_mut(as_index(sample.account)) else {
             return Err(at("no such account"));
@@ -156,7 +156,6 @@ impl<'a> Rating<'a> {
         *position = position
             .checked_add(sample.quantity)
             .ok_or_else(|| at("the total of the period exceeds 64 bits"))?;
-        let lines = self.lines.len();
         for Charge {
             quantity,
             unit_price,
@@ -180,41 +179,59 @@ impl<'a> Rating<'a> {
                 unit_price_nanos: unit_price,
                 amount_nanos: amount,
             });
+            has_line = true;
         }
-        if self.lines.len() == lines {
+        if !has_line {
             self.waived.push(number);
         }
         Ok(())
     }
 
-    /// Charges the fees of an account, with its first sample of the period: a line by itself could not say whose it is.
-    fn fees(&mut self, sample: u32, account: u32) -> Result<(), HookError> {
-        let Some(account) = self.accounts.get_mut(as_index(account)) else {
-            return Ok(());
+    /// Charges the fees of an account with the sample that is its first of the period, and says whether the sample has a
+    /// line by that. In a batch of several accounts only a sample says whose a line is, and the line's unit is then the
+    /// sample's dimension.
+    fn fees(&mut self, sample: u32, of: &Sample) -> Result<bool, HookError> {
+        let alone = self.batch.accounts.len() == 1;
+        let dimension = self.batch.dimensions.get(as_index(of.dimension));
+        let unit = if alone {
+            Some("fee")
+        } else {
+            dimension.map(String::as_str)
+        };
+        let unit = unit.ok_or_else(|| malformed(format!("sample {sample}: no such dimension")))?;
+        let Some(account) = self.accounts.get_mut(as_index(of.account)) else {
+            return Ok(false);
         };
         account.has_fees = true;
-        let Some(prices) = self.plans.get_mut(account.plan) else {
-            return Ok(());
+        let Some(plan) = self.plans.get(account.plan).map(|prices| prices.plan) else {
+            return Ok(false);
         };
-        for ((name, amount), slot) in prices.plan.fees.iter().zip(&mut prices.fee_skus) {
-            let sku = sku_of(Some(slot), &mut self.skus, || Sku {
-                name: name.clone(),
-                currency: prices.plan.currency.clone(),
-                unit: "fee".to_owned(),
-                per: 1,
-            });
+        for (name, amount) in &plan.fees {
+            let known = self
+                .skus
+                .iter()
+                .position(|sku| sku.name == *name && sku.unit == unit);
+            let sku = known.unwrap_or(self.skus.len());
+            if known.is_none() {
+                self.skus.push(Sku {
+                    name: name.clone(),
+                    currency: plan.currency.clone(),
+                    unit: unit.to_owned(),
+                    per: 1,
+                });
+            }
             let cost = account.cost.checked_add(amount.0);
-            account.cost =
-                cost.ok_or_else(|| malformed(format!("fee {name}: the sum exceeds 64 bits")))?;
+            let exceeds = || malformed(format!("fee {name}: the account's sum exceeds 64 bits"));
+            account.cost = cost.ok_or_else(exceeds)?;
             self.lines.push(Line {
-                sample: Some(sample),
-                sku,
+                sample: (!alone).then_some(sample),
+                sku: u32::try_from(sku).unwrap_or(u32::MAX),
                 quantity: 1,
                 unit_price_nanos: amount.0,
                 amount_nanos: amount.0,
             });
         }
-        Ok(())
+        Ok(!alone && !plan.fees.is_empty())
     }
 
     fn unpriced(&mut self, number: u32, sample: &Sample) -> Result<(), HookError> {
@@ -222,9 +239,7 @@ impl<'a> Rating<'a> {
         let plan = account.and_then(|account| self.plans.get(account.plan));
         if plan.is_some_and(|prices| prices.plan.waives) {
             // It counts all the same, for a price that another of the dimension's groups may have.
-            self.advance(sample)?;
-            self.waived.push(number);
-            return Ok(());
+            return self.advance(sample);
         }
         let dimension = self.batch.dimensions.get(as_index(sample.dimension));
         let dimension = dimension.map_or("", String::as_str);

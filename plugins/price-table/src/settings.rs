@@ -9,15 +9,16 @@ use crate::money::Money;
 
 brood_plugin::settings! {
     /// Prices and who has which. Amounts are decimals in strings, of one currency; quantities are whole numbers of the
-    /// base unit of their dimension.
+    /// base unit of their dimension. Without a plan, nobody is charged.
     pub struct Settings {
         /// ISO 4217 code of every amount here, or `credit`.
         currency: Currency,
         /// Price lists, by name.
-        plans: BTreeMap<String, PlanSettings>,
+        plans: BTreeMap<String, PlanSettings> = BTreeMap::new(),
         /// Tenants, by name.
         accounts: BTreeMap<String, Account> = BTreeMap::new(),
-        /// The plan of tenants that `accounts` does not list. Without it, a batch with such a tenant is not rated.
+        /// The plan of tenants that `accounts` does not list. Where there are plans and not this, a batch with such a tenant is
+        /// not rated.
         others: Option<String> = None,
     }
 }
@@ -175,12 +176,18 @@ impl Value for Step {
     }
 }
 
+/// Most tiers of a price, and most fees of a plan: the engine takes 16 lines for a sample.
+const MOST_LINES: usize = 8;
+
+fn is_key(key: &str) -> bool {
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._/-".contains(&byte);
+    (1..=63).contains(&key.len()) && key.bytes().all(allowed)
+}
+
 impl Settings {
     /// Checks what one field cannot say alone.
     pub(crate) fn check(&self, wrong: &mut Diagnostics) {
-        if self.plans.is_empty() {
-            wrong.add(&["plans"], "there is no plan");
-        }
         for (name, plan) in &self.plans {
             plan.check(&["plans", name], wrong);
         }
@@ -203,7 +210,39 @@ impl Settings {
 }
 
 impl PlanSettings {
+    /// A plan that charges nothing.
+    pub(crate) fn empty() -> Self {
+        Self {
+            prices: Vec::new(),
+            fees: Vec::new(),
+            unpriced: Unpriced::Waive,
+            budget: None,
+        }
+    }
+
     fn check(&self, place: &[&str], wrong: &mut Diagnostics) {
+        let [_, plan] = place else { return };
+        let names = self.prices.iter().map(|price| ("prices", &price.name));
+        let fees = self.fees.iter().map(|fee| ("fees", &fee.name));
+        let mut seen = BTreeMap::new();
+        for (list, name) in names.chain(fees) {
+            let sku = [plan, "/", name].concat();
+            let printable = sku.bytes().all(|byte| byte.is_ascii_graphic());
+            let at = [place, &[list]].concat();
+            if sku.len() > 128 || name.is_empty() || !printable {
+                wrong.add(
+                    &at,
+                    &format!("`{sku}` is no name of 1 to 128 printable characters"),
+                );
+            }
+            if seen.insert(sku, ()).is_some() {
+                wrong.add(&at, &format!("two are named `{name}`"));
+            }
+        }
+        if self.fees.len() > MOST_LINES {
+            let at = [place, &["fees"]].concat();
+            wrong.add(&at, &format!("more than {MOST_LINES}"));
+        }
         for (index, price) in self.prices.iter().enumerate() {
             let index = index.to_string();
             let place: Vec<&str> = place.iter().chain(&["prices", &index]).copied().collect();
@@ -232,6 +271,12 @@ impl PriceSettings {
             if wide(quantity) {
                 add(&[key], "more than a quantity can be (2^63)");
             }
+        }
+        if !is_key(&self.dimension) {
+            add(&["dimension"], "1 to 63 of a-z, 0-9, `.`, `_`, `/`, `-`");
+        }
+        if self.tiers.len() > MOST_LINES {
+            add(&["tiers"], &format!("more than {MOST_LINES}"));
         }
         if self.tiers.is_empty() {
             add(&["tiers"], "a price has at least one tier");

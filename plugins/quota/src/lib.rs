@@ -6,7 +6,7 @@
 //! hold that expires. Everything else is decided here, and a denial lists every reason at once.
 //!
 //! Which operations count: those that make a machine (`fork`, `create`, `claim`, `wake`, `build`, and any this version
-//! does not know) take every limit; `checkpoint` and `snapshot` take `points`; `resume` and `extend` take none, because
+//! does not know) take every limit; `checkpoint` and `snapshot` take `max-points`; `resume` and `extend` take none, because
 //! the machine has its holds already. A lifetime is capped for all of them.
 
 mod policy;
@@ -17,7 +17,7 @@ mod tests;
 
 pub use policy::{Gauge, Policy, Queue, Rule, Scope, Standing};
 pub use review::decide;
-pub use settings::{Limits, Others, Rate, Settings, Tenant, Total, WhenFull};
+pub use settings::{Limits, Others, Rate, Settings, Total, WhenFull};
 
 use brood_plugin::admission::{Item, Verdict};
 use brood_plugin::config;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::settings::{Limits, Others, Settings, Tenant, Total, WhenFull};
+use crate::settings::{Limits, Others, Settings, Total, WhenFull};
 
 /// The limits of one tenant, as the review reads them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,12 +86,12 @@ impl Policy {
         Self {
             words: words(&rules),
             rules,
-            count: limits.request_count.map(Into::into),
-            vcpu_milli: limits.request_vcpu_milli.map(Into::into),
-            memory_mib: limits.request_memory_mib.map(Into::into),
-            disk_mib: limits.request_disk_mib.map(Into::into),
-            ttl_ms: limits.request_ttl_ms.map(Into::into),
-            depth: limits.depth,
+            count: limits.max_per_request.map(Into::into),
+            vcpu_milli: limits.machine_vcpu_milli.map(Into::into),
+            memory_mib: limits.machine_memory_mib.map(Into::into),
+            disk_mib: limits.machine_disk_mib.map(Into::into),
+            ttl_ms: limits.max_ttl_ms.map(Into::into),
+            depth: limits.max_depth,
             operations: limits.operations.clone(),
             budget_nanos: limits.budget_nanos,
             queue,
@@ -114,14 +114,14 @@ pub enum Standing {
 
 impl Standing {
     /// That of a tenant which the settings list.
-    pub(crate) fn of_tenant(settings: &Settings, tenant: &Tenant) -> Self {
+    pub(crate) fn of_tenant(settings: &Settings, tenant: &Limits) -> Self {
         let class = tenant.class.as_ref();
         let class = class.and_then(|class| settings.classes.get(class));
         let mut limits = settings.default.clone();
         if let Some(class) = class {
             limits = overridden(&limits, class);
         }
-        limits = overridden(&limits, &tenant.limits);
+        limits = overridden(&limits, tenant);
         Self::limited(&limits, &settings.total)
     }
 
@@ -149,23 +149,23 @@ fn rules(limits: &Limits, total: &Total) -> Vec<Rule> {
             limit: limit.into(),
         }));
     };
-    add(Scope::Tenant, Gauge::Live, limits.live);
-    add(Scope::Project, Gauge::Live, limits.project_live);
-    add(Scope::Tenant, Gauge::VcpuMilli, limits.vcpu_milli);
-    add(Scope::Tenant, Gauge::MemoryMib, limits.memory_mib);
-    add(Scope::Tenant, Gauge::DiskMib, limits.disk_mib);
-    for (kind, limit) in limits.other.iter().flatten() {
+    add(Scope::Tenant, Gauge::Live, limits.max_live);
+    add(Scope::Project, Gauge::Live, limits.max_live_per_project);
+    add(Scope::Tenant, Gauge::VcpuMilli, limits.max_vcpu_milli);
+    add(Scope::Tenant, Gauge::MemoryMib, limits.max_memory_mib);
+    add(Scope::Tenant, Gauge::DiskMib, limits.max_disk_mib);
+    for (kind, limit) in limits.max_other.iter().flatten() {
         add(Scope::Tenant, Gauge::Other(kind.clone()), Some(*limit));
     }
-    add(Scope::Tenant, Gauge::Points, limits.points);
+    add(Scope::Tenant, Gauge::Points, limits.max_points);
     for rate in limits.rates.iter().flatten() {
         let gauge = Gauge::Rate(rate.within_ms.get());
         add(Scope::Tenant, gauge, Some(rate.machines.get()));
     }
-    add(Scope::Total, Gauge::Live, total.live);
-    add(Scope::Total, Gauge::VcpuMilli, total.vcpu_milli);
-    add(Scope::Total, Gauge::MemoryMib, total.memory_mib);
-    add(Scope::Total, Gauge::DiskMib, total.disk_mib);
+    add(Scope::Total, Gauge::Live, total.max_live);
+    add(Scope::Total, Gauge::VcpuMilli, total.max_vcpu_milli);
+    add(Scope::Total, Gauge::MemoryMib, total.max_memory_mib);
+    add(Scope::Total, Gauge::DiskMib, total.max_disk_mib);
     rules
 }
 
@@ -218,20 +218,21 @@ fn overridden(base: &Limits, own: &Limits) -> Limits {
         };
     }
     fields!(
-        live,
-        project_live,
-        vcpu_milli,
-        memory_mib,
-        disk_mib,
-        other,
-        points,
+        class,
+        max_live,
+        max_live_per_project,
+        max_vcpu_milli,
+        max_memory_mib,
+        max_disk_mib,
+        max_other,
+        max_points,
         rates,
-        request_count,
-        request_vcpu_milli,
-        request_memory_mib,
-        request_disk_mib,
-        request_ttl_ms,
-        depth,
+        max_per_request,
+        machine_vcpu_milli,
+        machine_memory_mib,
+        machine_disk_mib,
+        max_ttl_ms,
+        max_depth,
         operations,
         budget_nanos,
         when_full,

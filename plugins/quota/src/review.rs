@@ -43,6 +43,9 @@ impl Kind {
     }
 }
 
+/// Longest name of a counter that the engine takes.
+const LONGEST_KEY: usize = 128;
+
 struct Review<'a> {
     policy: &'a Policy,
     item: &'a Item,
@@ -71,6 +74,7 @@ impl Review<'_> {
         let kind = Kind::of(&request.operation);
         let mut reasons = Vec::new();
         self.operation(&mut reasons);
+        self.labels(&mut reasons);
         if kind != Kind::Neither {
             self.budget(&mut reasons);
         }
@@ -85,7 +89,7 @@ impl Review<'_> {
         let holds = self.holds(kind, narrowed, &mut reasons);
         match deny(reasons) {
             Some(denial) => denial,
-            None => Verdict::Admit(self.grant(count, shape, holds)),
+            None => Verdict::Admit(self.grant(fitting(count, &holds), shape, holds)),
         }
     }
 
@@ -98,6 +102,18 @@ impl Review<'_> {
             reasons.push(policy(format!(
                 "{operation} is not allowed, only {allowed}"
             )));
+        }
+    }
+
+    /// A label cannot have two values; the operator's would be refused as a change of the request.
+    fn labels(&self, reasons: &mut Vec<Reason>) {
+        for (key, value) in &self.policy.labels {
+            let asked = self.request().labels.iter().find(|(asked, _)| asked == key);
+            if asked.is_some_and(|(_, asked)| asked != value) {
+                reasons.push(policy(format!(
+                    "label {key} is the operator's, and always {value}"
+                )));
+            }
         }
     }
 
@@ -214,8 +230,15 @@ impl Review<'_> {
             });
             return None;
         }
+        let key = self.counter(rule);
+        if key.len() > LONGEST_KEY {
+            let words = "the names of tenant and project are too long to be counted".to_owned();
+            let code = "malformed";
+            reasons.push(Reason { code, words });
+            return None;
+        }
         Some(Hold {
-            key: self.counter(rule),
+            key,
             per_request: 0,
             per_daughter,
             limit: rule.limit,
@@ -269,7 +292,7 @@ impl Review<'_> {
         let mut warnings = Vec::new();
         if count < request.count {
             warnings.push(format!(
-                "{count} of {} machines: more are not allowed in one request",
+                "{count} of {} machines: more do not fit the limits",
                 request.count
             ));
         }
@@ -324,19 +347,31 @@ impl Review<'_> {
     }
 }
 
+/// The largest count that not even an idle host could exceed. Each hold has room for the least count already.
+fn fitting(count: u32, holds: &[Hold]) -> u32 {
+    let most = holds
+        .iter()
+        .filter_map(|hold| hold.limit.checked_div(hold.per_daughter))
+        .min();
+    most.map_or(count, |most| {
+        count.min(u32::try_from(most).unwrap_or(u32::MAX))
+    })
+}
+
 /// How much of another kind of resource a machine takes.
 fn quantity(shape: &Resources, kind: &str) -> i64 {
     let found = shape.more.iter().find(|(name, _)| name == kind);
     found.map_or(0, |(_, amount)| *amount)
 }
 
+/// Appends `/NAME`, with what could end it or cannot stand in a counter's name as `%xx`.
 fn push_escaped(key: &mut String, name: &str) {
     key.push('/');
-    for character in name.chars() {
-        match character {
-            '%' => key.push_str("%25"),
-            '/' => key.push_str("%2f"),
-            other => key.push(other),
+    for byte in name.bytes() {
+        if byte.is_ascii_graphic() && byte != b'%' && byte != b'/' {
+            key.push(char::from(byte));
+        } else {
+            key.push_str(&format!("%{byte:02x}"));
         }
     }
 }

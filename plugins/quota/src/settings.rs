@@ -14,7 +14,7 @@ brood_plugin::settings! {
         /// Named sets of limits, for tenants of one kind.
         classes: BTreeMap<String, Limits> = BTreeMap::new(),
         /// Tenants with limits of their own, or of a class.
-        tenants: BTreeMap<String, Tenant> = BTreeMap::new(),
+        tenants: BTreeMap<String, Limits> = BTreeMap::new(),
         /// What happens to tenants that `tenants` does not list.
         others: Others = Others::Default,
         /// Limits over all tenants together.
@@ -35,46 +35,38 @@ brood_plugin::settings! {
 }
 
 brood_plugin::settings! {
-    /// A tenant.
-    pub struct Tenant {
-        /// The class whose limits it has.
-        class: Option<String> = None,
-        /// Limits of its own.
-        limits: Limits = Limits::none(),
-    }
-}
-
-brood_plugin::settings! {
-    /// Limits. Those of a tenant count everything it has at once; those that begin with `request-` look at one request.
+    /// Limits. `max-` counts what a tenant has at once, or looks at one request; `machine-` looks at one machine.
     pub struct Limits {
+        /// The class whose limits a tenant has; only for tenants.
+        class: Option<String> = None,
         /// Most live machines.
-        live: Option<u32> = None,
+        max_live: Option<u32> = None,
         /// Most live machines of one project.
-        project_live: Option<u32> = None,
+        max_live_per_project: Option<u32> = None,
         /// Most virtual CPU, in 1/1000.
-        vcpu_milli: Option<u32> = None,
+        max_vcpu_milli: Option<u32> = None,
         /// Most memory, MiB.
-        memory_mib: Option<u32> = None,
+        max_memory_mib: Option<u32> = None,
         /// Most writable disk, MiB.
-        disk_mib: Option<u32> = None,
+        max_disk_mib: Option<u32> = None,
         /// Most of other kinds of resources, by name, in the unit of the kind.
-        other: Option<BTreeMap<String, u32>> = None,
+        max_other: Option<BTreeMap<String, u32>> = None,
         /// Most checkpoints and snapshots.
-        points: Option<u32> = None,
+        max_points: Option<u32> = None,
         /// How many machines may begin within a time; all of them hold.
         rates: Option<Vec<Rate>> = None,
         /// Most machines of one request. A request that accepts fewer gets fewer.
-        request_count: Option<NonZeroU32> = None,
+        max_per_request: Option<NonZeroU32> = None,
         /// Most virtual CPU of one machine, in 1/1000. More is narrowed to this.
-        request_vcpu_milli: Option<NonZeroU32> = None,
+        machine_vcpu_milli: Option<NonZeroU32> = None,
         /// Most memory of one machine, MiB. More is refused where the memory is inherited, and narrowed elsewhere.
-        request_memory_mib: Option<NonZeroU32> = None,
+        machine_memory_mib: Option<NonZeroU32> = None,
         /// Most writable disk of one machine, MiB. More is narrowed to this.
-        request_disk_mib: Option<NonZeroU32> = None,
+        machine_disk_mib: Option<NonZeroU32> = None,
         /// Longest life of a machine, milliseconds; also of one that asked for no end.
-        request_ttl_ms: Option<NonZeroU64> = None,
+        max_ttl_ms: Option<NonZeroU64> = None,
         /// How many forks may lie between a machine and its template.
-        depth: Option<u32> = None,
+        max_depth: Option<u32> = None,
         /// The operations that are allowed; all if absent.
         operations: Option<Vec<String>> = None,
         /// Least budget left, in 1e-9 currency units, below which nothing new begins. Applies where a budget is kept.
@@ -108,13 +100,13 @@ brood_plugin::settings! {
     /// Limits over all tenants together.
     pub struct Total {
         /// Most live machines.
-        live: Option<u32> = None,
+        max_live: Option<u32> = None,
         /// Most virtual CPU, in 1/1000.
-        vcpu_milli: Option<u32> = None,
+        max_vcpu_milli: Option<u32> = None,
         /// Most memory, MiB.
-        memory_mib: Option<u32> = None,
+        max_memory_mib: Option<u32> = None,
         /// Most writable disk, MiB.
-        disk_mib: Option<u32> = None,
+        max_disk_mib: Option<u32> = None,
     }
 }
 
@@ -130,6 +122,12 @@ brood_plugin::settings! {
 
 /// Rates over longer times belong into a budget.
 const YEAR_MS: u64 = 366 * 24 * 3600 * 1000;
+/// Longest wait that the engine takes.
+const DAY_MS: u32 = 24 * 3600 * 1000;
+/// With these, all limits of a tenant are fewer holds than the 64 that the engine takes.
+const MOST_RATES: usize = 8;
+const MOST_KINDS: usize = 32;
+const MOST_LABELS: usize = 64;
 
 impl Settings {
     /// Checks what one field cannot say alone.
@@ -138,9 +136,19 @@ impl Settings {
         for (name, limits) in &self.classes {
             limits.check(&["classes", name], wrong);
         }
-        for (name, tenant) in &self.tenants {
-            tenant.limits.check(&["tenants", name, "limits"], wrong);
-            if let Some(class) = &tenant.class
+        let classes = self
+            .classes
+            .iter()
+            .map(|(name, limits)| (vec!["classes", name], limits));
+        for (place, limits) in classes.chain([(vec!["default"], &self.default)]) {
+            if limits.class.is_some() {
+                let place = [&place[..], &["class"]].concat();
+                wrong.add(&place, "only a tenant has a class");
+            }
+        }
+        for (name, limits) in &self.tenants {
+            limits.check(&["tenants", name], wrong);
+            if let Some(class) = &limits.class
                 && !self.classes.contains_key(class)
             {
                 let message = format!("there is no class `{class}`");
@@ -155,20 +163,21 @@ impl Limits {
     #[must_use]
     pub fn none() -> Self {
         Self {
-            live: None,
-            project_live: None,
-            vcpu_milli: None,
-            memory_mib: None,
-            disk_mib: None,
-            other: None,
-            points: None,
+            class: None,
+            max_live: None,
+            max_live_per_project: None,
+            max_vcpu_milli: None,
+            max_memory_mib: None,
+            max_disk_mib: None,
+            max_other: None,
+            max_points: None,
             rates: None,
-            request_count: None,
-            request_vcpu_milli: None,
-            request_memory_mib: None,
-            request_disk_mib: None,
-            request_ttl_ms: None,
-            depth: None,
+            max_per_request: None,
+            machine_vcpu_milli: None,
+            machine_memory_mib: None,
+            machine_disk_mib: None,
+            max_ttl_ms: None,
+            max_depth: None,
             operations: None,
             budget_nanos: None,
             when_full: None,
@@ -185,29 +194,61 @@ impl Limits {
             let place: Vec<&str> = place.iter().chain(rest).copied().collect();
             wrong.add(&place, message);
         };
-        for (index, rate) in self.rates.iter().flatten().enumerate() {
-            if rate.within_ms.get() > YEAR_MS {
-                let index = index.to_string();
-                add(&["rates", &index, "within-ms"], "longer than a year");
+        let rates = self.rates.as_deref().unwrap_or_default();
+        for (index, rate) in rates.iter().enumerate() {
+            let at = index.to_string();
+            let within = rate.within_ms.get();
+            if within > YEAR_MS {
+                add(&["rates", &at, "within-ms"], "longer than a year");
             }
+            if rates
+                .iter()
+                .take(index)
+                .any(|other| other.within_ms.get() == within)
+            {
+                add(
+                    &["rates", &at, "within-ms"],
+                    "another rate has the same time",
+                );
+            }
+        }
+        if rates.len() > MOST_RATES {
+            add(&["rates"], &format!("more than {MOST_RATES}"));
         }
         if self.operations.as_ref().is_some_and(Vec::is_empty) {
             add(&["operations"], "an empty list would allow nothing at all");
         }
-        if self.queue.as_ref().is_some_and(String::is_empty) {
-            add(&["queue"], "a queue has a name");
+        if self.queue.as_ref().is_some_and(|queue| !is_name(queue)) {
+            add(
+                &["queue"],
+                "a name is 1 to 128 printable characters without spaces",
+            );
         }
-        for key in self.labels.iter().flatten().map(|(key, _)| key.as_str()) {
+        if self.max_wait_ms.is_some_and(|wait| wait.get() > DAY_MS) {
+            add(&["max-wait-ms"], "longer than a day");
+        }
+        let kinds = self.max_other.iter().flatten().map(|(kind, _)| kind);
+        if kinds.clone().count() > MOST_KINDS {
+            add(&["max-other"], &format!("more than {MOST_KINDS} kinds"));
+        }
+        for kind in kinds.filter(|kind| !is_key(kind)) {
+            add(&["max-other", kind], A_KEY);
+        }
+        let labels = self.labels.iter().flatten();
+        if labels.clone().count() > MOST_LABELS {
+            add(&["labels"], &format!("more than {MOST_LABELS}"));
+        }
+        for (key, value) in labels {
             if key.starts_with("brood.") {
                 add(
                     &["labels", key],
                     "labels that begin with `brood.` are the engine's",
                 );
-            } else if !is_label_key(key) {
-                add(
-                    &["labels", key],
-                    "a label is 1 to 63 of a-z, 0-9, `.`, `_`, `/`, `-`",
-                );
+            } else if !is_key(key) {
+                add(&["labels", key], A_KEY);
+            }
+            if value.len() > 256 {
+                add(&["labels", key], "a value is at most 256 bytes");
             }
         }
     }
@@ -218,16 +259,22 @@ impl Total {
     #[must_use]
     pub fn none() -> Self {
         Self {
-            live: None,
-            vcpu_milli: None,
-            memory_mib: None,
-            disk_mib: None,
+            max_live: None,
+            max_vcpu_milli: None,
+            max_memory_mib: None,
+            max_disk_mib: None,
         }
     }
 }
 
-fn is_label_key(key: &str) -> bool {
+const A_KEY: &str = "1 to 63 of a-z, 0-9, `.`, `_`, `/`, `-`";
+
+fn is_key(key: &str) -> bool {
     let allowed =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._/-".contains(&byte);
     (1..=63).contains(&key.len()) && key.bytes().all(allowed)
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=128).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
 }

@@ -181,7 +181,10 @@ fn fees_and_credits_are_charged_once_for_a_period() {
             (1, -2_500_000_000, -2_500_000_000)
         ]
     );
-    assert_eq!(first.lines[0].sample, Some(0));
+    assert_eq!(
+        (first.lines[0].sample, first.waived.as_slice()),
+        (None, &[0, 1][..])
+    );
     assert_eq!(
         (first.skus[1].name.as_str(), first.skus[1].unit.as_str()),
         ("p/welcome", "fee")
@@ -189,6 +192,33 @@ fn fees_and_credits_are_charged_once_for_a_period() {
     let mut second = batch(vec![sample(3, 1)]);
     second.totals = vec![total(2)];
     assert!(rate(&settings, second).lines.is_empty());
+}
+
+#[test]
+fn fees_of_several_accounts_stand_with_a_sample_of_each() {
+    let settings = plan(r#"{"fees": [{"name": "base", "amount": "5"}]}"#);
+    let mut batch = batch(vec![sample(1, 1), sample(2, 1), sample(3, 1)]);
+    batch.accounts.push(batch.accounts[0].clone());
+    batch.samples[1].account = 1;
+    batch.samples[1].dimension = 1;
+    let rated = rate(&settings, batch);
+    let of: Vec<(Option<u32>, &str)> = rated
+        .lines
+        .iter()
+        .map(|line| (line.sample, rated.skus[line.sku as usize].unit.as_str()))
+        .collect();
+    assert_eq!(of, [(Some(0), "vcpu-ns"), (Some(1), "forks")]);
+    assert_eq!(
+        rated.waived,
+        [2],
+        "a sample with a line is not waived as well"
+    );
+}
+
+#[test]
+fn table_without_plans_charges_nobody() {
+    let rated = rate(r#"{"currency": "EUR"}"#, batch(vec![sample(1, 1)]));
+    assert_eq!((rated.lines.len(), rated.waived.as_slice()), (0, &[0][..]));
 }
 
 #[test]

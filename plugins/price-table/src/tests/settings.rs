@@ -103,10 +103,22 @@ fn quantities_beyond_63_bits_unknown_plans_and_doubled_levels_are_refused() {
         wrong(&twice),
         ["/plans/p/budget/levels: two levels below 1"]
     );
+}
+
+#[test]
+fn names_on_the_bill_are_printable_and_differ() {
+    let fees = |fees: &str| wrong(&plan(&format!(r#"{{"fees": [{fees}]}}"#)));
+    let twice = fees(r#"{"name": "a", "amount": "1"}, {"name": "a", "amount": "2"}"#);
+    assert_eq!(twice, ["/plans/p/fees: two are named `a`"]);
+    let blank = fees(r#"{"name": "a b", "amount": "1"}"#);
     assert_eq!(
-        wrong(r#"{"currency": "EUR", "plans": {}}"#),
-        ["/plans: there is no plan"]
+        blank,
+        ["/plans/p/fees: `p/a b` is no name of 1 to 128 printable characters"]
     );
+    let many: Vec<String> = (0..9)
+        .map(|n| format!(r#"{{"name": "f{n}", "amount": "1"}}"#))
+        .collect();
+    assert_eq!(fees(&many.join(",")), ["/plans/p/fees: more than 8"]);
 }
 
 #[test]

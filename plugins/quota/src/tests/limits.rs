@@ -14,7 +14,7 @@ fn request_without_limits_is_admitted_as_it_is() {
 
 #[test]
 fn count_is_lowered_only_as_far_as_the_caller_accepts() {
-    let limits = r#"{"request-count": 4}"#;
+    let limits = r#"{"max-per-request": 4}"#;
     assert_eq!(granted(limited(limits, &item(4))).count, 4);
     let denial = denied(limited(limits, &item(5)));
     assert_eq!(denial.message, "5 machines in one request, 4 are allowed");
@@ -24,7 +24,7 @@ fn count_is_lowered_only_as_far_as_the_caller_accepts() {
     assert_eq!(grant.count, 4);
     assert_eq!(
         grant.warnings,
-        ["4 of 5 machines: more are not allowed in one request"]
+        ["4 of 5 machines: more do not fit the limits"]
     );
 }
 
@@ -44,7 +44,7 @@ fn count_that_is_no_count_is_malformed() {
 #[test]
 fn size_is_narrowed_to_what_is_allowed() {
     let limits =
-        r#"{"request-vcpu-milli": 500, "request-disk-mib": 100, "request-memory-mib": 512}"#;
+        r#"{"machine-vcpu-milli": 500, "machine-disk-mib": 100, "machine-memory-mib": 512}"#;
     let mut asked = item(1);
     asked.request.shape.more = vec![("gpu".to_owned(), 1)];
     let shape = granted(limited(limits, &asked)).shape.unwrap();
@@ -60,13 +60,13 @@ fn size_is_narrowed_to_what_is_allowed() {
 #[test]
 fn size_within_the_limits_is_left_alone() {
     let limits =
-        r#"{"request-vcpu-milli": 1000, "request-disk-mib": 1024, "request-memory-mib": 512}"#;
+        r#"{"machine-vcpu-milli": 1000, "machine-disk-mib": 1024, "machine-memory-mib": 512}"#;
     assert_eq!(granted(limited(limits, &item(1))).shape, None);
 }
 
 #[test]
 fn inherited_memory_is_refused_and_other_memory_narrowed() {
-    let limits = r#"{"request-memory-mib": 511}"#;
+    let limits = r#"{"machine-memory-mib": 511}"#;
     for kind in ["running", "checkpoint"] {
         let mut item = item(1);
         item.request.mother.kind = kind.to_owned();
@@ -86,7 +86,7 @@ fn inherited_memory_is_refused_and_other_memory_narrowed() {
 
 #[test]
 fn depth_counts_the_daughters_and_not_the_mother() {
-    let limits = r#"{"depth": 3}"#;
+    let limits = r#"{"max-depth": 3}"#;
     let at = |generation| {
         let mut item = item(1);
         item.request.mother.generation = generation;
@@ -106,7 +106,7 @@ fn depth_counts_the_daughters_and_not_the_mother() {
 
 #[test]
 fn life_is_capped_also_where_none_was_asked() {
-    let limits = r#"{"request-ttl-ms": 1000}"#;
+    let limits = r#"{"max-ttl-ms": 1000}"#;
     let asked = |ttl_ms| {
         let mut item = item(1);
         item.request.ttl_ms = ttl_ms;
@@ -122,7 +122,7 @@ fn life_is_capped_also_where_none_was_asked() {
 fn life_is_capped_for_an_extension_too() {
     let mut item = item(1);
     item.request.operation = "extend".to_owned();
-    let grant = granted(limited(r#"{"request-ttl-ms": 1000, "live": 0}"#, &item));
+    let grant = granted(limited(r#"{"max-ttl-ms": 1000, "max-live": 0}"#, &item));
     assert_eq!((grant.ttl_ms, grant.holds.len()), (Some(1000), 0));
 }
 
@@ -161,8 +161,21 @@ fn labels_are_added() {
 }
 
 #[test]
+fn label_with_another_value_is_refused_and_the_same_value_is_not() {
+    let limits = r#"{"labels": {"tier": "gold"}}"#;
+    let with = |value: &str| {
+        let mut item = item(1);
+        item.request.labels = vec![("tier".to_owned(), value.to_owned())];
+        limited(limits, &item)
+    };
+    granted(with("gold"));
+    let message = denied(with("free")).message;
+    assert_eq!(message, "label tier is the operator's, and always gold");
+}
+
+#[test]
 fn denial_lists_every_reason() {
-    let limits = r#"{"depth": 0, "request-count": 1, "live": 1}"#;
+    let limits = r#"{"max-depth": 0, "max-per-request": 1, "max-live": 1}"#;
     let denial = denied(limited(limits, &item(2)));
     assert_eq!(
         denial.message,
@@ -176,9 +189,9 @@ fn denial_lists_every_reason() {
 #[test]
 fn own_limits_override_the_class_and_the_class_the_default() {
     let settings = r#"{
-        "default": {"request-count": 1, "depth": 9, "request-ttl-ms": 5},
-        "classes": {"gold": {"request-count": 2, "depth": 8}},
-        "tenants": {"acme": {"class": "gold", "limits": {"request-count": 3}}, "plain": {}}
+        "default": {"max-per-request": 1, "max-depth": 9, "max-ttl-ms": 5},
+        "classes": {"gold": {"max-per-request": 2, "max-depth": 8}},
+        "tenants": {"acme": {"class": "gold", "max-per-request": 3}, "plain": {}}
     }"#;
     let asked = |tenant: &str, count| {
         let mut item = item(count);
