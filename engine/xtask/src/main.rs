@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask test`, `check`, `demo`, `bench`, `lab`, `packages`.
+//! The project's own commands: `cargo xtask test`, `check`, `demo`, `bench`, `lab`, `packages`, `plugins`.
 //!
 //! Invariant: standard output belongs to the program a command runs (a JSON line passes through untouched); everything
 //! this tool says itself goes to standard error. The exit status is that of the program that decided the outcome.
@@ -13,6 +13,7 @@ mod host;
 mod lab;
 mod packages;
 mod place;
+mod plugins;
 mod process;
 mod test;
 
@@ -40,6 +41,8 @@ enum Task {
     Check,
     /// Run `brood demo` on a stock guest kernel, in the lab if this host's KVM cannot run Linux.
     Demo(demo::Options),
+    /// Build the plugins that ship, as WebAssembly components.
+    Plugins(plugins::Options),
     /// Build and run one bench.
     Bench(bench::Options),
     /// Run a command in the lab: an emulated machine whose KVM runs Linux guests.
@@ -70,6 +73,7 @@ fn run(task: Task) -> Result<u8> {
         Task::Test(options) => test::run(&place, &options),
         Task::Check => check::run(&place),
         Task::Demo(options) => demo::run(&place, &options),
+        Task::Plugins(options) => plugins::run(&place, &options),
         Task::Bench(options) => bench::run(&place, &options),
         Task::Lab(arguments) => lab::run_command(&place, &arguments),
         Task::Steady => lab::stay(),

@@ -61,6 +61,13 @@ pub(super) const CRATES: &[Rule] = &[
         ],
         SERVERS,
     ),
+    // The author's side: what is compiled into a component stands on the SDK and on nothing of the engine.
+    rule("brood-plugin", &[], KVM_AND_SERVERS),
+    rule("brood-quota", &["brood-plugin"], KVM_AND_SERVERS),
+    rule("brood-spread", &["brood-plugin"], KVM_AND_SERVERS),
+    rule("brood-identity", &["brood-plugin"], KVM_AND_SERVERS),
+    rule("brood-price-table", &["brood-plugin"], KVM_AND_SERVERS),
+    rule("brood-plugin-build", &["brood-plugin"], KVM_AND_SERVERS),
     rule("brood-hooks", &["brood-units"], KVM_AND_SERVERS),
     rule(
         "brood-policy",
@@ -102,7 +109,7 @@ pub(super) const CRATES: &[Rule] = &[
         ],
         SERVERS,
     ),
-    rule("brood-xtask", &[], KVM_AND_SERVERS),
+    rule("brood-xtask", &["brood-plugin-build"], KVM_AND_SERVERS),
 ];
 
 /// Crates at the top: they may use everything below, and a program that users run nothing that only tests use.
