@@ -360,7 +360,28 @@ mod tests {
             gate.check_thaw(TOKEN, MOTHER),
             Err(ForkRefusal::StampFailed)
         );
+        assert_eq!(
+            gate.begin_quiesce(Instant::now()),
+            Err(ForkRefusal::StampFailed),
+            "not that it is quiesced, which a caller would wait out"
+        );
         assert!(gate.spawn_permit().is_err());
+    }
+
+    #[test]
+    fn the_connection_that_stamped_does_not_stamp_again() {
+        let gate = quiesced();
+        gate.begin_stamp(TOKEN, DAUGHTER).unwrap();
+        gate.stamped(ME, DAUGHTER);
+        assert_eq!(
+            gate.begin_stamp(TOKEN, DAUGHTER),
+            Err(ForkRefusal::AlreadyStamped)
+        );
+        assert_eq!(
+            gate.check_thaw_stamped(ME, DAUGHTER),
+            Err(ForkRefusal::NotConfirmed),
+            "and the first stamp stands"
+        );
     }
 
     #[test]

@@ -101,6 +101,25 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_replaced_stays_and_leaves_no_temporary_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("b");
+        // rename(2) puts no file in the place of a directory.
+        fs::create_dir(&path).unwrap();
+        let error = replace(&path, 0o640, b"one").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::IsADirectory);
+        assert!(path.is_dir());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn where_no_file_can_be_made_the_cause_is_told() {
+        // sysfs makes no files for anybody; that the temporary one is missing afterwards is no cause.
+        let error = replace(Path::new("/sys/kernel/brood"), 0o640, b"one").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    }
+
+    #[test]
     fn in_place_keeps_the_inode_and_shortens() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x");
