@@ -9,14 +9,38 @@ const WHOLE: u64 = 1000;
 
 /// What a part is measured against: the extremes over all usable candidates.
 pub(crate) struct Scale {
-    free_memory: u64,
-    tenant_live: u64,
-    wanted: u64,
-    mother_mib: u64,
-    /// Least and most value of each column that counts.
-    facts: Vec<(i64, i64)>,
+    free_memory: Whole,
+    tenant_live: Whole,
+    wanted: Whole,
+    mother_mib: Whole,
+    permille: Whole,
+    /// Least value of each column, and how far the most is above it.
+    facts: Vec<(i64, u64)>,
     /// All weights, preferences included.
     weights: u64,
+}
+
+/// A quantity that others are parts of, ready to divide by: a division takes ten times as long as the rest.
+struct Whole {
+    amount: u32,
+    /// `2^32 * 1000 / amount`, rounded up.
+    inverse: u64,
+}
+
+impl Whole {
+    fn new(amount: u32) -> Self {
+        let inverse = (WHOLE << 32).div_ceil(u64::from(amount.max(1)));
+        Self { amount, inverse }
+    }
+
+    /// How much of it an amount is, in 1/1000, at most all; of nothing, none. Above 2^22 the last digit may be one more.
+    fn part(&self, amount: u32) -> u64 {
+        if amount >= self.amount {
+            return if self.amount == 0 { 0 } else { WHOLE };
+        }
+        // amount < whole, so the product is below 1000 * 2^32 + 2^32.
+        (u64::from(amount) * self.inverse) >> 32
+    }
 }
 
 impl Scale {
@@ -26,6 +50,11 @@ impl Scale {
         facts: &[(&Fact, &Column)],
         usable: impl Iterator<Item = (usize, &'a Candidate)> + Clone,
     ) -> Self {
+        let (mut free_memory, mut tenant_live) = (0, 0);
+        for (_, candidate) in usable.clone() {
+            free_memory = free_memory.max(candidate.free.memory_mib);
+            tenant_live = tenant_live.max(candidate.tenant_live);
+        }
         let extremes = facts.iter().map(|(_, column)| {
             let values = usable
                 .clone()
@@ -34,7 +63,8 @@ impl Scale {
                 let (least, most) = extremes.unwrap_or((*value, *value));
                 Some((least.min(*value), most.max(*value)))
             });
-            extremes.unwrap_or((0, 0))
+            let (least, most) = extremes.unwrap_or((0, 0));
+            (least, most.abs_diff(least))
         });
         let own = [
             policy.room,
@@ -47,25 +77,14 @@ impl Scale {
         ];
         let preferred = policy.prefer.iter().map(|(_, _, weight)| weight);
         let facts_weigh = facts.iter().map(|(fact, _)| &fact.weight);
-        let weights: u64 = own
-            .iter()
-            .chain(preferred)
-            .chain(facts_weigh)
-            .map(|w| u64::from(*w))
-            .sum();
+        let weights = own.iter().chain(preferred).chain(facts_weigh);
+        let weights: u64 = weights.map(|weight| u64::from(*weight)).sum();
         Self {
-            free_memory: usable
-                .clone()
-                .map(|(_, one)| one.free.memory_mib.into())
-                .max()
-                .unwrap_or(0),
-            tenant_live: usable
-                .clone()
-                .map(|(_, one)| one.tenant_live.into())
-                .max()
-                .unwrap_or(0),
-            wanted: question.wanted.count.into(),
-            mother_mib: question.request.mother.memory_mib.into(),
+            free_memory: Whole::new(free_memory),
+            tenant_live: Whole::new(tenant_live),
+            wanted: Whole::new(question.wanted.count),
+            mother_mib: Whole::new(question.request.mother.memory_mib),
+            permille: Whole::new(1000),
             facts: extremes.collect(),
             weights: weights.max(1),
         }
@@ -79,37 +98,27 @@ impl Scale {
         (index, candidate): (usize, &Candidate),
         (preferred, room): (u32, u32),
     ) -> u16 {
-        let free = part(candidate.free.memory_mib.into(), self.free_memory);
-        let tenant = part(candidate.tenant_live.into(), self.tenant_live);
+        let free = self.free_memory.part(candidate.free.memory_mib);
+        let tenant = self.tenant_live.part(candidate.tenant_live);
         let (room_part, tenant_part) = if policy.spreads {
             (free, WHOLE - tenant)
         } else {
             (WHOLE - free, tenant)
         };
-        let parts = [
-            (policy.room, room_part),
-            (policy.warm, part(candidate.warm_shells.into(), self.wanted)),
-            (
-                policy.resident,
-                part(candidate.parent_resident_mib.into(), self.mother_mib),
-            ),
-            (policy.tenant, tenant_part),
-            (policy.load, WHOLE - part(candidate.cpu_load.into(), WHOLE)),
-            (
-                policy.pressure,
-                WHOLE - part(candidate.memory_pressure.into(), WHOLE),
-            ),
-            (policy.together, part(room.into(), self.wanted)),
-        ];
-        let mut sum: u64 = parts
-            .iter()
-            .map(|(weight, part)| u64::from(*weight) * part)
-            .sum();
-        sum += u64::from(preferred) * WHOLE;
-        for ((fact, column), (least, most)) in facts.iter().zip(&self.facts) {
+        let idle = WHOLE - self.permille.part(candidate.cpu_load.into());
+        let calm = WHOLE - self.permille.part(candidate.memory_pressure.into());
+        let mut sum = u64::from(policy.room) * room_part
+            + u64::from(policy.warm) * self.wanted.part(candidate.warm_shells.into())
+            + u64::from(policy.resident) * self.mother_mib.part(candidate.parent_resident_mib)
+            + u64::from(policy.tenant) * tenant_part
+            + u64::from(policy.load) * idle
+            + u64::from(policy.pressure) * calm
+            + u64::from(policy.together) * self.wanted.part(room)
+            + u64::from(preferred) * WHOLE;
+        for ((fact, column), (least, range)) in facts.iter().zip(&self.facts) {
             let value = column.values.get(index).copied().unwrap_or(*least);
             // Differences of two 64-bit values, in 64 bits without sign.
-            let part = part(value.abs_diff(*least), most.abs_diff(*least));
+            let part = wide_part(value.abs_diff(*least), *range);
             sum += u64::from(fact.weight) * if fact.more { part } else { WHOLE - part };
         }
         u16::try_from(sum * 10 / self.weights)
@@ -118,8 +127,8 @@ impl Scale {
     }
 }
 
-/// `amount` of `whole` in 1/1000, at most all of it; of nothing, none.
-fn part(amount: u64, whole: u64) -> u64 {
+/// As [`Whole::part`], for amounts of 64 bits.
+fn wide_part(amount: u64, whole: u64) -> u64 {
     if amount >= whole {
         return if whole == 0 { 0 } else { WHOLE };
     }
@@ -127,5 +136,36 @@ fn part(amount: u64, whole: u64) -> u64 {
         Some(product) => product / whole,
         // Both are large: what is lost is below 1/1000.
         None => amount / (whole / WHOLE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Whole;
+
+    #[test]
+    fn part_is_the_rounded_down_quotient_of_ordinary_amounts() {
+        for whole in [1, 3, 7, 512, 1000, 65_537, 1 << 22] {
+            for step in 0..1000 {
+                let amount = u32::try_from(u64::from(whole) * step / 999).unwrap();
+                let exact = u64::from(amount) * 1000 / u64::from(whole);
+                assert_eq!(Whole::new(whole).part(amount), exact, "{amount} of {whole}");
+            }
+        }
+        assert_eq!(Whole::new(0).part(5), 0);
+    }
+
+    #[test]
+    fn part_of_the_largest_amounts_is_never_more_than_the_whole() {
+        for whole in [u32::MAX, u32::MAX - 1, 1 << 31, (1 << 31) + 1] {
+            for amount in [whole - 1, whole - 2, whole / 2, whole, u32::MAX] {
+                let exact = (u64::from(amount) * 1000 / u64::from(whole)).min(1000);
+                let part = Whole::new(whole).part(amount);
+                assert!(
+                    part == exact || part == (exact + 1).min(1000),
+                    "{amount} of {whole}: {part}"
+                );
+            }
+        }
     }
 }
