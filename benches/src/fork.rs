@@ -1,7 +1,9 @@
 //! The rows of `bench fork`.
 //!
 //! A mother touches half of her RAM, is sealed, and from then on rewrites a dirty set of 16 MiB over and over, one
-//! port exit after each page. Each sample waits until the whole set was rewritten since the last fork. The pause
+//! port exit after each page. Each sample waits until the whole set was rewritten since the last fork; then the engine
+//! collapses what is densely written, as it does for a mother that will be forked again, and the guest goes on rewriting.
+//! The rows with `-uncollapsed` leave that out. The pause
 //! lasts from the cell's reading of the request until the mother's first exit afterwards, which is an upper bound of
 //! her next instruction; `first-instruction` from the engine's call to the daughter's first exit.
 
@@ -58,37 +60,53 @@ pub(crate) fn run(host: &Host, plan: &Plan, report: &mut Report) -> anyhow::Resu
     Ok(())
 }
 
+/// What is done for a mother between two forks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Upkeep {
+    /// Densely written memory gets huge pages.
+    Collapse,
+    /// Nothing.
+    Nothing,
+}
+
 /// One mother of the live-fork rows.
 struct Mother {
     name: String,
+    upkeep: Upkeep,
     cell: Cell,
     done: usize,
 }
 
 fn live(host: &Host, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    use Spread::{Clustered, Scattered};
+    use Upkeep::{Collapse, Nothing};
     let rows = [
+        ("256MiB/16MiB-clustered", (256, 1), Clustered, Collapse),
+        ("2GiB/16MiB-clustered", (2048, 1), Clustered, Collapse),
+        ("256MiB/16MiB-scattered", (256, 1), Scattered, Collapse),
+        ("2GiB/16MiB-scattered", (2048, 1), Scattered, Collapse),
+        ("256MiB/4vcpu", (256, 4), Clustered, Collapse),
         (
-            "live-fork/256MiB/16MiB-clustered",
-            256,
-            1,
-            Spread::Clustered,
+            "256MiB/16MiB-clustered-uncollapsed",
+            (256, 1),
+            Clustered,
+            Nothing,
         ),
-        ("live-fork/2GiB/16MiB-clustered", 2048, 1, Spread::Clustered),
         (
-            "live-fork/256MiB/16MiB-scattered",
-            256,
-            1,
-            Spread::Scattered,
+            "2GiB/16MiB-clustered-uncollapsed",
+            (2048, 1),
+            Clustered,
+            Nothing,
         ),
-        ("live-fork/2GiB/16MiB-scattered", 2048, 1, Spread::Scattered),
-        ("live-fork/256MiB/4vcpu", 256, 4, Spread::Clustered),
-    ];
+    ]
+    .map(|(row, size, spread, upkeep)| (format!("live-fork/{row}"), size, spread, upkeep));
     let mut mothers = Vec::new();
-    for (name, mib, vcpus, spread) in rows.into_iter().filter(|row| plan.wants(row.0)) {
+    for (name, (mib, vcpus), spread, upkeep) in rows.into_iter().filter(|row| plan.wants(&row.0)) {
         let mut cell = dirty_mother(host, mib, vcpus, spread)?;
         cell.pause()?;
         mothers.push(Mother {
-            name: name.to_owned(),
+            name,
+            upkeep,
             cell,
             done: 0,
         });
@@ -102,6 +120,9 @@ fn live(host: &Host, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
             mother.cell.resume()?;
             for _ in 0..BLOCK.min(plan.samples - mother.done) {
                 rewrite(&mut mother.cell)?;
+                if mother.upkeep == Upkeep::Collapse {
+                    collapse(&mother.name, &mut mother.cell, report)?;
+                }
                 sample_live(&mother.name, &mut mother.cell, report)?;
                 mother.done += 1;
             }
@@ -137,6 +158,17 @@ pub(crate) fn settle(outcome: brood_bare_guest::mailbox::Outcome) -> anyhow::Res
         .map_err(|(fault, detail)| anyhow::anyhow!("the bare guest reports {fault:?} ({detail})"))
 }
 
+/// What an engine does in the background of a mother it will fork again.
+fn collapse(name: &str, mother: &mut Cell, report: &mut Report) -> anyhow::Result<()> {
+    let began = brood_vmm::now();
+    let collapsed = mother.collapse()?;
+    report.micros(name, "collapse", brood_vmm::now().micros_since(began));
+    for nanos in collapsed.paused_nanos {
+        report.micros(name, "collapse-pause", nanos as f64 / 1000.0);
+    }
+    Ok(())
+}
+
 /// Waits until the whole dirty set was rewritten.
 fn rewrite(cell: &mut Cell) -> anyhow::Result<()> {
     let target = cell.stats()?.ticks + DIRTY_PAGES;
@@ -167,6 +199,8 @@ fn sample_live(name: &str, mother: &mut Cell, report: &mut Report) -> anyhow::Re
         report.micros(name, "first-instruction", first.micros_since(fork.asked));
         let (times, birth) = (fork.times, daughter.birth());
         let ends = [
+            (Stage::Ask, fork.asked, times.asked),
+            (Stage::Part, times.cloned, birth.born),
             (Stage::Park, times.asked, times.parked),
             (Stage::Save, times.parked, times.saved),
             (Stage::Clone, times.saved, times.cloned),
@@ -229,6 +263,7 @@ fn fan_out(host: &Host, samples: usize, report: &mut Report) -> anyhow::Result<(
     for sample in 0..samples.div_ceil(DAUGHTERS as usize).max(10) {
         eprint!("\r{name:<40} {sample:>5}");
         rewrite(&mut mother)?;
+        collapse(name, &mut mother, report)?;
         settle(mother.command(0, Command::Idle {})?)?;
         settle(mother.outcome(0)?)?;
         mother.clear_events();
@@ -276,6 +311,7 @@ fn depth(host: &Host, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
             let name = format!("depth/{depth}");
             for sample in 0..plan.samples {
                 eprint!("\r{name:<40} {sample:>5} of {}", plan.samples);
+                collapse(&name, mother, report)?;
                 sample_live(&name, mother, report)?;
                 rewrite(mother)?;
             }

@@ -128,8 +128,7 @@ fn forks(
 fn identity(index: u32) -> IdentitySpec {
     IdentitySpec {
         hostname: format!("daughter-{index}"),
-        env: Vec::new(),
-        read_frozen: None,
+        ..IdentitySpec::default()
     }
 }
 

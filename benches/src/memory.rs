@@ -1,9 +1,9 @@
 //! What a daughter costs: private and proportional memory by the kernel's own count, and what the host has left.
 
-use std::fs;
 use std::os::fd::AsFd;
 
 use anyhow::Context;
+use brood::process;
 use brood_bare_guest::mailbox::Command;
 use brood_cell::Cell;
 
@@ -42,28 +42,13 @@ pub(crate) fn density(host: &Host, report: &mut Report) -> anyhow::Result<()> {
     eprintln!();
     let after = meminfo("MemAvailable").context("no MemAvailable")?;
     for daughter in &daughters {
-        let (private, pss) = rollup(daughter.pid())?;
-        report.kib(name, "private", private);
-        report.kib(name, "pss", pss);
+        let memory = process::memory(daughter.pid())?;
+        report.kib(name, "private", memory.private_kib as f64);
+        report.kib(name, "pss", memory.pss_kib as f64);
     }
     let each = (before as f64 - after as f64) / DAUGHTERS as f64;
     report.kib(name, "mem-available", each);
     report.kib(name, "pvm-tax", PVM_KIB_PER_MIB * RAM_MIB as f64);
     Cell::end_all(daughters)?;
     Ok(())
-}
-
-/// Private and proportional KiB of a process (man 5 proc_pid_smaps).
-pub(crate) fn rollup(pid: u32) -> anyhow::Result<(f64, f64)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let field = |name: &str| -> f64 {
-        let lines = text.lines().filter(|line| line.starts_with(name));
-        lines
-            .filter_map(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok())
-            .sum()
-    };
-    Ok((
-        field("Private_Clean:") + field("Private_Dirty:"),
-        field("Pss:"),
-    ))
 }

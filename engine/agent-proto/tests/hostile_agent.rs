@@ -13,6 +13,7 @@ use brood_agent_proto::client::AttachEvent;
 use brood_agent_proto::exec::{AttachSpec, ExecId};
 use brood_agent_proto::frame::decode;
 use brood_agent_proto::{Client, ClientError, Reply, Request, frame, hello};
+use brood_testkit::Random;
 
 /// A client whose agent says hello, then `script`'s bytes, and then nothing.
 fn against(script: Vec<u8>, timeout: Duration) -> Client {
@@ -31,21 +32,10 @@ fn against(script: Vec<u8>, timeout: Duration) -> Client {
     client
 }
 
-/// xorshift64*, so that a failure comes back with its seed.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn bytes(&mut self, most: u64) -> Vec<u8> {
-        let len = 1 + self.next() % most;
-        (0..len).map(|_| self.next().to_le_bytes()[7]).collect()
-    }
+/// 1 to `most` bytes.
+fn some_bytes(random: &mut Random, most: usize) -> Vec<u8> {
+    let len = 1 + random.below(most);
+    random.bytes(len)
 }
 
 #[test]
@@ -53,7 +43,7 @@ fn random_bodies_decode_or_are_refused_and_never_panic() {
     let mut random = Random(0x0bad_cafe);
     let mut decoded = 0;
     for round in 0..200_000_u32 {
-        let mut body = random.bytes(64);
+        let mut body = some_bytes(&mut random, 64);
         // Half of them begin as a known variant does.
         if round % 2 == 0 {
             body[0] %= 32;
@@ -73,11 +63,11 @@ fn thousands_of_garbage_replies_end_calls_with_errors_in_time() {
     for round in 0..2000 {
         let mut script = Vec::new();
         if round % 2 == 0 {
-            let body = random.bytes(200);
+            let body = some_bytes(&mut random, 200);
             script.extend(u32::try_from(body.len()).unwrap().to_le_bytes());
             script.extend(body);
         } else {
-            script = random.bytes(200);
+            script = some_bytes(&mut random, 200);
         }
         let start = Instant::now();
         let mut client = against(script, Duration::from_millis(50));
@@ -137,6 +127,24 @@ fn an_agent_that_trickles_bytes_gains_no_time() {
     let start = Instant::now();
     assert!(matches!(client.stats(), Err(ClientError::Timeout(_))));
     assert!(start.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn no_call_goes_past_the_end_of_its_conversation_however_long_it_may_take_by_itself() {
+    let mut replies = Vec::new();
+    for _ in 0..2 {
+        frame::write_frame(&mut replies, &Reply::Done).unwrap();
+    }
+    let far = Instant::now() + Duration::from_secs(3600);
+    let mut client = against(replies, Duration::from_secs(20));
+    client.end_by(Some(far));
+    client
+        .close_stdin(ExecId(1))
+        .expect("there is an hour left");
+    // The second answer is there already.
+    client.end_by(Some(Instant::now()));
+    let late = client.close_stdin(ExecId(1)).unwrap_err();
+    assert!(matches!(late, ClientError::Timeout(_)), "{late:?}");
 }
 
 #[test]

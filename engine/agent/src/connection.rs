@@ -188,8 +188,11 @@ fn reply(
         Request::Stats => return Ok(Reply::Stats(stat::stats(sessions.len()))),
         Request::Clock { set_realtime_ns } => return clock(slot, set_realtime_ns),
         Request::ClockStep { by_ns } => {
-            let now = slot.agent.system.clocks().realtime_ns;
-            return clock(slot, Some(now.saturating_add_signed(by_ns)));
+            let system = &slot.agent.system;
+            system
+                .step_realtime(by_ns)
+                .map_err(|error| fail::os("clock_adjtime", &error))?;
+            return Ok(Reply::Clocks(system.clocks()));
         }
         Request::Quiesce { token, timeout_ms } => return quiesce(slot, token, timeout_ms),
         Request::Thaw { token } => thaw(slot, token)?,

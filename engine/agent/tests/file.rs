@@ -11,7 +11,8 @@ use brood_agent_proto::file::{
     Atomicity, FileKind, FileOp, MkdirParents, ReadSpec, RemoveDepth, WriteAt, WriteSpec,
 };
 use brood_agent_proto::{AgentError, ClientError};
-use common::{Guest, Random};
+use brood_testkit::Random;
+use common::Guest;
 
 fn refused<T: std::fmt::Debug>(result: Result<T, ClientError>) -> (FileOp, Errno) {
     match result {

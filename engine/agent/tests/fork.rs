@@ -405,7 +405,7 @@ fn a_stamp_applies_the_whole_identity() {
             "set_realtime",
             "set_hostname",
             "show_at",
-            "set_realtime"
+            "step_realtime"
         ]
     );
     assert_eq!(recorded.seeds, [[1; 64]]);

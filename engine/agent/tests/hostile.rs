@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use brood_agent_proto::exec::{AttachSpec, ExecSpec};
 use brood_agent_proto::{AgentError, Client, ClientError, Reply, Request, frame, hello};
-use common::{Guest, Random, TIMEOUT};
+use brood_testkit::Random;
+use common::{Guest, TIMEOUT};
 
 fn greeted(guest: &Guest) -> std::os::unix::net::UnixStream {
     let mut stream = guest.stream();

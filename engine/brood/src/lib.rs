@@ -7,3 +7,4 @@ pub mod fork;
 pub mod host;
 pub mod identity;
 pub mod machine;
+pub mod process;

@@ -6,12 +6,12 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant as Deadline};
 
-use anyhow::Context;
 use brood_agent_proto::exec::ExecSpec;
 use brood_agent_proto::exec::ExecState;
-use brood_agent_proto::{AGENT_PORT, Client};
-use brood_cell::Cell;
+use brood_agent_proto::hello::HelloError;
+use brood_agent_proto::{AGENT_PORT, Client, ClientError};
 use brood_cell::protocol::{DiskSpec, GuestSpec, MachineSpec};
+use brood_cell::{Cell, CellError};
 use brood_units::MachineId;
 use brood_vmm::boot::CMDLINE;
 
@@ -83,6 +83,15 @@ impl Machine {
                 return Err(error.context(format!("the guest's console says:\n{console}")));
             }
         };
+        Self::adopt(cell, agent)
+    }
+
+    /// A machine that somebody else has started, with a conversation with its agent. The caller says that its workload
+    /// may run.
+    ///
+    /// # Errors
+    /// No identity can be drawn for it.
+    pub fn adopt(cell: Cell, agent: Client) -> anyhow::Result<Self> {
         Ok(Self {
             id: identity::machine_id()?,
             mother: None,
@@ -93,14 +102,21 @@ impl Machine {
         })
     }
 
-    /// The agent's connection.
+    /// The conversation with the agent; a new one where a fork that failed half-way has ended the last.
     ///
     /// # Errors
-    /// An earlier fork failed half-way and broke it.
+    /// The agent does not answer.
     pub fn agent(&mut self) -> anyhow::Result<&mut Client> {
-        self.agent
-            .as_mut()
-            .context("this machine has lost its agent")
+        let agent = self.take_agent()?;
+        Ok(self.agent.insert(agent))
+    }
+
+    /// The conversation with the agent, for one that consumes it.
+    pub(crate) fn take_agent(&mut self) -> anyhow::Result<Client> {
+        match self.agent.take() {
+            Some(agent) => Ok(agent),
+            None => self.connect(),
+        }
     }
 
     /// Another connection to the agent.
@@ -147,27 +163,46 @@ impl Machine {
     }
 }
 
-/// Connects to the agent, again and again until it answers or time is up.
+/// Connects to the agent, again and again until it answers or time is up. What answers and is no agent of ours will
+/// not become one.
 pub(crate) fn connect(cell: &mut Cell, patience: Duration) -> anyhow::Result<Client> {
     let deadline = Deadline::now() + patience;
     loop {
+        let left = deadline.saturating_duration_since(Deadline::now());
         let attempt = cell
             .connect(AGENT_PORT)
             .map_err(anyhow::Error::from)
-            .and_then(|stream| Ok(Client::handshake(stream, CALL_PATIENCE)?));
+            .and_then(|stream| {
+                let mut agent = Client::handshake(stream, left.min(CALL_PATIENCE))?;
+                agent.set_timeout(CALL_PATIENCE);
+                Ok(agent)
+            });
         match attempt {
             Ok(client) => return Ok(client),
             Err(error) => {
-                let ended = matches!(
-                    error.downcast_ref(),
-                    Some(brood_cell::CellError::Ended(_) | brood_cell::CellError::Socket(_))
-                );
-                if ended || Deadline::now() >= deadline {
-                    return Err(error.context("the guest's agent does not answer"));
+                if is_final(&error) {
+                    return Err(error.context("no conversation with the guest's agent"));
+                }
+                if Deadline::now() >= deadline {
+                    let what =
+                        format!("no conversation with the guest's agent within {patience:?}");
+                    return Err(error.context(what));
                 }
                 // Neither driver nor agent says when it is up: a refused connection is all there is.
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
     }
+}
+
+fn is_final(error: &anyhow::Error) -> bool {
+    let ended = matches!(
+        error.downcast_ref(),
+        Some(CellError::Ended(_) | CellError::Socket(_))
+    );
+    let stranger = matches!(
+        error.downcast_ref(),
+        Some(ClientError::Version { .. } | ClientError::Hello(HelloError::Magic))
+    );
+    ended || stranger
 }

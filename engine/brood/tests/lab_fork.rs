@@ -6,8 +6,9 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use brood::fork::{self, Daughter};
+use brood::fork::{self, Daughter, IdentitySpec};
 use brood::machine::Machine;
+use brood_agent_proto::fork::{StampCommand, StampFile};
 use brood_cell::protocol::Checkpoint;
 use brood_testkit::{is_alive, settle};
 use common::{SMALL, boot, born, host, identity, live, shell, stamp, start, until};
@@ -47,9 +48,9 @@ fn drawing(machine: &mut Machine) {
     until(machine, "[ -p /run/drawn ]");
 }
 
-/// What [`LOOK`] sees in each, in order. As many look at once as keep two CPUs busy.
+/// What [`LOOK`] sees in each, in order, a few at once.
 fn look(daughters: &mut [Daughter]) -> Vec<BTreeMap<String, String>> {
-    const AT_ONCE: usize = 4;
+    const AT_ONCE: usize = 2;
     let see = |daughter: &mut Daughter| -> BTreeMap<String, String> {
         let seen = shell(&mut daughter.machine, LOOK);
         let fields = seen
@@ -103,6 +104,8 @@ fn fork_and_compare(mother: &mut Machine, count: u32) -> Vec<Daughter> {
 }
 
 /// Every wall clock is right as far as it could be measured.
+///
+/// The round trip is that of the exchange in which the daughter's clock was read, not an average or another daughter's.
 fn right_clocks(daughters: &[Daughter]) {
     let error =
         |daughter: &Daughter| Duration::from_nanos(daughter.timing.clock_error_ns.unsigned_abs());
@@ -135,12 +138,12 @@ fn end_all(daughters: Vec<Daughter>) {
 }
 
 #[test]
-fn lab_sixteen_daughters_of_one_live_fork_share_nothing_that_must_be_their_own() {
+fn lab_sixty_four_daughters_of_one_live_fork_share_nothing_that_must_be_their_own() {
     let Some(host) = host() else { return };
     let mut mother = boot(&host, SMALL, "");
     mother.cell().seal().expect("seal");
     drawing(&mut mother);
-    let mut daughters = fork_and_compare(&mut mother, 16);
+    let mut daughters = fork_and_compare(&mut mother, 64);
     let log = "dmesg | grep -c 'crng reseeded due to virtual machine fork'";
     assert_eq!(
         shell(&mut daughters[0].machine, log),
@@ -171,7 +174,7 @@ fn lab_daughters_share_nothing_that_must_be_their_own_without_vmgenid_either() {
     );
     mother.cell().seal().expect("seal");
     drawing(&mut mother);
-    let mut daughters = fork_and_compare(&mut mother, 16);
+    let mut daughters = fork_and_compare(&mut mother, 64);
     let log = "dmesg | grep -c 'crng reseeded due to virtual machine fork' || true";
     assert_eq!(
         shell(&mut daughters[0].machine, log),
@@ -315,9 +318,13 @@ fn lab_a_workload_that_does_not_freeze_refuses_the_fork_by_its_pid_and_runs_on()
     end_all(daughters);
 }
 
-/// Fails in daughter 1, never ends in daughter 2, renames daughter 3 behind the agent's back, panics daughter 4.
+/// Fails in daughter 1, never ends in daughter 2, renames daughter 3 behind the agent's back, panics daughter 4, hangs
+/// the agent of daughter 5 at her confirm, since nobody will write to that machine id.
 const BAD_HOOK: &str = "#!/bin/sh\ncase $BROOD_FORK_INDEX in 1) echo no >&2; exit 1;; \
-    2) exec sleep 1000;; 3) hostname liar;; 4) echo c > /proc/sysrq-trigger;; esac\n";
+    2) exec sleep 1000;; 3) hostname liar;; 4) echo c > /proc/sysrq-trigger;; \
+    5) rm /etc/machine-id; mkfifo /etc/machine-id;; esac\n";
+/// Longer than any good daughter of the lab takes to confirm, and than a hook may run.
+const CONFIRM_LIMIT: Duration = Duration::from_secs(25);
 
 #[test]
 fn lab_a_daughter_that_cannot_confirm_is_killed_and_never_handed_out() {
@@ -328,14 +335,21 @@ fn lab_a_daughter_that_cannot_confirm_is_killed_and_never_handed_out() {
         &mut mother,
         &format!("mkdir -p /etc/brood/fork.d; printf '%s' '{BAD_HOOK}' > {hook}; chmod 755 {hook}"),
     );
-    let unstamped = born(fork::live(&mut mother, 6, Checkpoint::Drop).expect("a live fork"));
+    let unstamped = born(fork::live(&mut mother, 7, Checkpoint::Drop).expect("a live fork"));
     let pids: Vec<u32> = unstamped.iter().map(fork::Unstamped::pid).collect();
-    let mut stamped = fork::stamp_all(unstamped, |index| identity(&format!("d{index}"), None));
+    let mut stamped: Vec<_> = unstamped
+        .into_iter()
+        .enumerate()
+        .map(|(index, daughter)| {
+            daughter.stamp(&identity(&format!("d{index}"), None), CONFIRM_LIMIT)
+        })
+        .collect();
     for (index, why) in [
         (1, "exited with 1"),
         (2, "ran out of time"),
         (3, "reports hostname 'liar'"),
         (4, "Panic"),
+        (5, "her confirm failed (her agent hangs"),
     ] {
         let error = match &stamped[index] {
             Ok(_) => panic!("daughter {index} was handed out"),
@@ -345,7 +359,7 @@ fn lab_a_daughter_that_cannot_confirm_is_killed_and_never_handed_out() {
         assert!(error.contains(why), "daughter {index}: {error}");
         settle("her cell is gone", || !is_alive(pids[index]));
     }
-    for index in [0, 5] {
+    for index in [0, 6] {
         let daughter = stamped[index].as_mut().expect("a good daughter");
         assert!(is_alive(pids[index]));
         assert_eq!(
@@ -418,5 +432,109 @@ fn lab_every_stamp_raises_the_generation_once_and_programs_and_hooks_see_it() {
             "ls /run/brood/generation 2>/dev/null || echo none"
         ),
         "none"
+    );
+}
+
+/// Renews what it is told to, and says with what.
+const RENEW: &str =
+    "echo $BROOD_NAME $BROOD_FORK_INDEX \"$SECRET\" $(cat /etc/app/token) > /run/renewed";
+/// Logs the token it would use, over and over.
+const USE_TOKEN: &str = "while :; do read token < /etc/app/token; echo $token >> /run/used; done";
+
+/// An identity with something of every kind.
+fn full_identity(index: usize) -> IdentitySpec {
+    let mut identity = identity(&format!("d{index}"), Some("/run/used"));
+    identity
+        .env
+        .push(("SECRET".to_owned(), format!("it's {index}")));
+    identity.files.push(StampFile {
+        path: "/etc/app/token".to_owned(),
+        mode: 0o640,
+        bytes: format!("token-{index}\n").into_bytes().into(),
+    });
+    identity.commands.push(StampCommand {
+        argv: ["sh", "-c", RENEW].map(str::to_owned).to_vec(),
+    });
+    identity
+}
+
+#[test]
+fn lab_files_variables_and_commands_of_an_identity_are_there_before_the_workload_runs() {
+    let Some(host) = host() else { return };
+    let mut mother = boot(&host, SMALL, "");
+    let hook = "/etc/brood/fork.d/10-app";
+    let script = "#!/bin/sh\necho hook $SECRET $(cat /etc/app/token) > /run/hooked\n";
+    shell(
+        &mut mother,
+        &format!(
+            "mkdir -p /etc/app /etc/brood/fork.d; echo mothers > /etc/app/token; \
+             printf '%s' '{script}' > {hook}; chmod 755 {hook}"
+        ),
+    );
+    start(&mut mother, USE_TOKEN);
+    until(
+        &mut mother,
+        "[ $(wc -l < /run/used 2>/dev/null || echo 0) -gt 20 ]",
+    );
+    let unstamped = born(fork::live(&mut mother, 4, Checkpoint::Drop).expect("a live fork"));
+    let mut failing = None;
+    for (index, daughter) in unstamped.into_iter().enumerate() {
+        let mut identity = full_identity(index);
+        if index == 3 {
+            identity.commands.push(StampCommand {
+                argv: ["sh", "-c", "echo no token server >&2; exit 9"]
+                    .map(str::to_owned)
+                    .to_vec(),
+            });
+        }
+        let pid = daughter.pid();
+        let stamped = daughter.stamp(&identity, fork::patience(4));
+        if index == 3 {
+            let error = format!("{:#}", stamped.err().expect("her command fails"));
+            assert!(error.contains("no token server"), "{error}");
+            assert!(!is_alive(pid));
+            failing = Some(error);
+            continue;
+        }
+        let Daughter {
+            mut machine,
+            seen_frozen,
+            ..
+        } = stamped.expect("she is confirmed");
+        let seen = |machine: &mut Machine, line: &str| shell(machine, line);
+        let token = format!("token-{index}");
+        assert_eq!(seen(&mut machine, "cat /etc/app/token"), token);
+        assert_eq!(seen(&mut machine, "stat -c %a /etc/app/token"), "640");
+        assert_eq!(
+            seen(&mut machine, "echo \"$SECRET\""),
+            format!("it's {index}")
+        );
+        assert_eq!(
+            seen(&mut machine, "cat /run/hooked"),
+            format!("hook it's {index} {token}"),
+            "the guest's hooks see what came with the stamp"
+        );
+        assert_eq!(
+            seen(&mut machine, "cat /run/renewed"),
+            format!("d{index} {index} it's {index} {token}")
+        );
+        // What was read at the point and not yet written is the mother's: one line at most.
+        let lines = seen_frozen.iter().filter(|byte| **byte == b'\n').count();
+        until(
+            &mut machine,
+            &format!("[ $(wc -l < /run/used) -gt {} ]", lines + 50),
+        );
+        let line = format!("tail -n +{} /run/used | sort -u", lines + 2);
+        assert_eq!(seen(&mut machine, &line), token, "no other token was used");
+        machine.end().expect("she ends");
+    }
+    println!("{}", failing.expect("the fourth failed"));
+    assert_eq!(
+        shell(
+            &mut mother,
+            "sort -u /run/used; ls /run/renewed /run/hooked 2>/dev/null | wc -l"
+        ),
+        "mothers\n0",
+        "the mother keeps what is hers"
     );
 }

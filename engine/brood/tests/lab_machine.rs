@@ -13,8 +13,9 @@ use brood_agent_proto::client::AttachEvent;
 use brood_agent_proto::exec::{
     AttachSpec, ExecId, ExecSpec, Follow, From, Removal, Stdin, Stream, TtySize,
 };
+use brood_agent_proto::stat::Clocks;
 use brood_cell::protocol::{Checkpoint, Ending, Event};
-use common::{SMALL, boot, born, host, identity, live, shell, stamp, start, until};
+use common::{SMALL, all, boot, born, host, identity, live, shell, stamp, start, until};
 
 /// How long anything may take that takes milliseconds on a good day.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -146,14 +147,37 @@ fn lab_sessions_run_on_through_a_fork_and_are_attached_to_again_without_a_gap() 
 const WATCH_UPTIME: &str = "last=0; while :; do read up idle < /proc/uptime; now=${up%.*}${up#*.}; \
     [ $now -ge $last ] || echo $last $now >> /run/back; last=$now; echo $now >> /run/up; done";
 
+fn clocks(machine: &mut Machine) -> Clocks {
+    machine.agent().expect("agent").clocks().expect("clocks")
+}
+
 /// The monotonic clock, nanoseconds.
 fn monotonic(machine: &mut Machine) -> u64 {
-    machine
-        .agent()
-        .expect("agent")
-        .clocks()
-        .expect("clocks")
-        .monotonic_ns
+    clocks(machine).monotonic_ns
+}
+
+/// How long [`sleeper`] sleeps.
+const SLEEP: Duration = Duration::from_secs(5);
+
+/// A program that writes down when it begins to sleep and when it wakes.
+fn sleeper(machine: &mut Machine, file: &str) {
+    let up = "read up idle < /proc/uptime; echo $up";
+    start(
+        machine,
+        &format!("{up} >> {file}; sleep {}; {up} >> {file}", SLEEP.as_secs()),
+    );
+    until(machine, &format!("[ -s {file} ]"));
+}
+
+/// How long it slept by the machine's own clock; waits until it wakes.
+fn slept(machine: &mut Machine, file: &str) -> Duration {
+    until(machine, &format!("[ $(wc -l < {file}) -eq 2 ]"));
+    let times = shell(machine, &format!("cat {file}"));
+    let mut times = times
+        .lines()
+        .map(|line| line.parse::<f64>().expect("seconds"));
+    let (began, woke) = (times.next().expect("two"), times.next().expect("times"));
+    Duration::from_secs_f64(woke - began)
 }
 
 fn right_clock(daughter: &Daughter) {
@@ -191,8 +215,13 @@ fn lab_time_never_goes_back_and_a_checkpoint_resumes_at_its_own_with_the_wall_cl
     let mut mother = boot(&host, SMALL, "");
     start(&mut mother, WATCH_UPTIME);
     until(&mut mother, "[ -s /run/up ]");
+    sleeper(&mut mother, "/run/live");
     let (before, asked) = (monotonic(&mut mother), Instant::now());
-    for mut daughter in live(&mut mother, 2, "live", None) {
+    for mut daughter in live(&mut mother, 2, "live", Some("/run/live")) {
+        let lines = String::from_utf8_lossy(&daughter.seen_frozen)
+            .lines()
+            .count();
+        assert_eq!(lines, 1, "the timer is pending at the point");
         let passed = daughter
             .confirm
             .monotonic_ns
@@ -204,14 +233,20 @@ fn lab_time_never_goes_back_and_a_checkpoint_resumes_at_its_own_with_the_wall_cl
         );
         right_clock(&daughter);
         never_back(&mut daughter.machine);
+        let slept = slept(&mut daughter.machine, "/run/live");
+        println!("a timer of {SLEEP:?} fired after {slept:?} in a live daughter");
+        assert!(slept >= SLEEP, "a timer fired early");
     }
+    assert!(slept(&mut mother, "/run/live") >= SLEEP);
+    sleeper(&mut mother, "/run/kept");
     let before = monotonic(&mut mother);
     let mut kept = checkpoint(&mut mother);
     let after = monotonic(&mut mother);
     // The claim is about time that passes.
     std::thread::sleep(PAUSE);
     let forked = Instant::now();
-    for mut daughter in stamp(kept.fork(2).expect("daughters of the past"), "past", None) {
+    let born = all(kept.fork(2).expect("a fork of the past"));
+    for mut daughter in stamp(born, "past", Some("/run/kept")) {
         let limit = after + forked.elapsed().as_nanos() as u64;
         let stands = daughter.confirm.monotonic_ns;
         println!(
@@ -223,7 +258,24 @@ fn lab_time_never_goes_back_and_a_checkpoint_resumes_at_its_own_with_the_wall_cl
         );
         right_clock(&daughter);
         never_back(&mut daughter.machine);
+        let lines = String::from_utf8_lossy(&daughter.seen_frozen)
+            .lines()
+            .count();
+        assert_eq!(lines, 1, "the timer is pending in the past");
+        let slept = slept(&mut daughter.machine, "/run/kept");
+        println!("a timer of {SLEEP:?} fired after {slept:?} in a daughter of the past");
+        assert!(
+            (SLEEP..PAUSE).contains(&slept),
+            "the time spent as a checkpoint does not count"
+        );
+        let clocks = clocks(&mut daughter.machine);
+        let suspended = Duration::from_nanos(clocks.boottime_ns.abs_diff(clocks.monotonic_ns));
+        assert!(
+            suspended < PAUSE / 2,
+            "boottime stood still as well: {suspended:?}"
+        );
     }
+    assert!(slept(&mut mother, "/run/kept") >= SLEEP);
     never_back(&mut mother);
     kept.end().expect("the point is let go");
 }
@@ -377,7 +429,7 @@ fn checkpoint(mother: &mut Machine) -> Frozen {
 
 /// The one daughter of a checkpoint.
 fn past(kept: &mut Frozen, name: &str) -> Machine {
-    stamp(kept.fork(1).expect("a daughter"), name, None)
+    stamp(all(kept.fork(1).expect("a fork of the past")), name, None)
         .pop()
         .expect("one")
         .machine
@@ -427,7 +479,7 @@ fn lab_lineages_go_on_through_daughters_checkpoints_and_templates() {
         let claimed = warm
             .claim()
             .expect("claim")
-            .stamp(&identity(name, None), 1)
+            .stamp(&identity(name, None), fork::patience(1))
             .expect("stamp");
         println!(
             "{name}: confirmed {:.0} us after the claim",

@@ -8,4 +8,6 @@ pub mod process;
 pub mod protocol;
 mod seqpacket;
 
-pub use client::{Cell, CellError, CellProgram, EndCause, LayerSource, WarmParts, become_reaper};
+pub use client::{
+    Cell, CellError, CellProgram, Collapsed, EndCause, LayerSource, WarmParts, become_reaper,
+};

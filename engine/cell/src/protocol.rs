@@ -13,6 +13,9 @@ pub const VERSION: u32 = 1;
 /// The most daughters of one fork: each needs a descriptor in one packet.
 pub const MAX_DAUGHTERS: u32 = 240;
 
+/// The most units of RAM one [`Request::Collapse`] names: meanwhile the cell does nothing else, about 2 ms.
+pub const MAX_UNITS: usize = 8;
+
 /// The hardware of a machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineSpec {
@@ -86,6 +89,12 @@ pub enum Request {
     Seal,
     /// Seal the paused machine and give out what warm daughters are made of.
     Template,
+    /// Turn units of RAM, each the 2 MiB at that multiple, into private huge pages, at most [`MAX_UNITS`]; the vCPUs
+    /// stand still for each of them.
+    Collapse {
+        /// Which ones.
+        units: Vec<u32>,
+    },
     /// Counters and times.
     Stats,
     /// Console output from an offset on.
@@ -185,11 +194,21 @@ pub enum Reply {
         version: u32,
     },
     /// The point of the fork is taken; daughters report themselves.
-    Forked(ForkTimes),
+    Forked {
+        /// When the stages ended.
+        times: ForkTimes,
+        /// The process of the point, which becomes the last of those that come out.
+        point: u32,
+    },
     /// RAM is sealed.
     Sealed(Sealed),
     /// What warm daughters are made of. Descriptors: sealed RAM, state, disk files.
     Template,
+    /// Units of RAM are collapsed.
+    Collapsed {
+        /// For each, nanoseconds the vCPUs stood still.
+        paused_nanos: Vec<u64>,
+    },
     /// Counters and times.
     Stats(Stats),
     /// Console output.
@@ -255,6 +274,10 @@ pub struct Stats {
     pub layers: u32,
     /// How often this machine's line was forked before it was born.
     pub depth: u32,
+    /// Where RAM begins in the cell's address space.
+    pub ram_address: u64,
+    /// Bytes of RAM.
+    pub ram_bytes: u64,
 }
 
 /// Things a cell tells unasked.
@@ -299,11 +322,24 @@ pub enum Event {
     },
     /// The machine will not run again; the cell's process ends next.
     Ended(Ending),
-    /// Whom a frozen point has forked; it says so over the socket of the last of them and ends. Descriptor: its pidfd.
+    /// Whom a frozen point has forked, said over the socket of the last one, which the point itself becomes.
     Delivered {
-        /// Process ids in the order of the sockets; 0 where fork(2) failed.
+        /// Process ids of the others in the order of the sockets; 0 where fork(2) failed.
         infants: Vec<u32>,
     },
+    /// A process this cell had forked has ended, and its status was the cell's to take.
+    ChildEnded(ChildEnd),
+}
+
+/// How a process ended, as the kernel tells its parent (man 2 waitpid).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChildEnd {
+    /// Its process id in the engine's namespace.
+    pub pid: u32,
+    /// Its exit code, if it exited.
+    pub code: Option<i32>,
+    /// The signal that killed it, if one did.
+    pub signal: Option<i32>,
 }
 
 /// How a machine came to its end.

@@ -65,10 +65,29 @@ impl Control {
         self.0.as_fd()
     }
 
+    /// Sends a message and waits for room if need be.
     pub(crate) fn send<T: Serialize>(
         &self,
         message: &T,
         fds: &[BorrowedFd<'_>],
+    ) -> Result<(), SocketError> {
+        self.send_with(message, fds, SendFlags::NOSIGNAL)
+    }
+
+    /// As [`Control::send`], but fails where it would wait.
+    pub(crate) fn send_at_once<T: Serialize>(
+        &self,
+        message: &T,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(), SocketError> {
+        self.send_with(message, fds, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+    }
+
+    fn send_with<T: Serialize>(
+        &self,
+        message: &T,
+        fds: &[BorrowedFd<'_>],
+        flags: SendFlags,
     ) -> Result<(), SocketError> {
         let bytes = postcard::to_stdvec(message)?;
         if bytes.len() > MAX_BYTES || fds.len() > MAX_FDS {
@@ -86,7 +105,7 @@ impl Control {
             });
         }
         let packet = [IoSlice::new(&bytes)];
-        retry(|| sendmsg(&self.0, &packet, &mut ancillary, SendFlags::NOSIGNAL)).map_err(
+        retry(|| sendmsg(&self.0, &packet, &mut ancillary, flags)).map_err(
             |errno| match errno {
                 Errno::PIPE | Errno::CONNRESET => SocketError::Closed,
                 other => SocketError::Call(other),

@@ -121,6 +121,7 @@ fn a_cell_holds_kvm_events_sockets_memory_and_nameless_layers_and_no_directory()
                 "anon_inode:kvm-",
                 "anon_inode:[eventfd]",
                 "anon_inode:[userfaultfd]",
+                "anon_inode:[signalfd]",
                 "socket:[",
             ]
             .iter()

@@ -65,6 +65,11 @@ const EXPECTED: &[(libc::c_long, &str)] = &[
     (libc::SYS_rt_sigreturn, "rt_sigreturn"),
     (libc::SYS_restart_syscall, "restart_syscall"),
     (libc::SYS_tgkill, "tgkill"),
+    (libc::SYS_sched_setattr, "sched_setattr"),
+    (libc::SYS_clock_nanosleep, "clock_nanosleep"),
+    // Children that have ended.
+    (libc::SYS_signalfd4, "signalfd4"),
+    (libc::SYS_wait4, "wait4"),
     (libc::SYS_getpid, "getpid"),
     (libc::SYS_gettid, "gettid"),
     (libc::SYS_pidfd_open, "pidfd_open"),
@@ -106,7 +111,10 @@ fn a_cell_that_serves_and_forks_makes_only_the_expected_system_calls() {
         .expect("counts");
     let stream = connected(&mut mother);
     mother.console(0).expect("console");
+    let (start, bytes) = (16 << 20, 4 << 20);
+    ask(&mut mother, Command::Touch { start, bytes });
     mother.seal().expect("seal");
+    ask(&mut mother, Command::Touch { start, bytes });
     let mut checkpoint = checkpoint_of(&mut mother);
     let mut cells = daughters_of(&mut checkpoint, 1);
     cells.extend(daughters_of(&mut mother, 2));

@@ -1,16 +1,14 @@
 //! Builds an initramfs by hand, to try a kernel or an agent.
 //!
 //! ```text
-//! initramfs KERNEL_DIRECTORY AGENT BUSYBOX OUTPUT [RCS]
-//! initramfs --fetch PACKAGE CACHE
+//! initramfs MODULES AGENT BUSYBOX OUTPUT [RCS]
 //! ```
 //!
-//! `KERNEL_DIRECTORY` holds an unpacked linux-image package. With busybox as the agent, `RCS` is the script it runs.
+//! `MODULES` is a kernel's `lib/modules/RELEASE`. With busybox as the agent, `RCS` is the script it runs.
 
 use std::fs;
 use std::path::Path;
 
-use brood_image::debian;
 use brood_image::initramfs::{self, APPLETS, Entry, InitramfsSpec};
 use brood_image::modules::{GUEST_MODULES, ModuleDirectory};
 
@@ -18,27 +16,25 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let words: Vec<_> = arguments.iter().map(String::as_str).collect();
     match *words.as_slice() {
-        ["--fetch", package, cache] => {
-            println!("{:#?}", debian::fetch(package, Path::new(cache))?);
-            Ok(())
+        [modules, agent, busybox, output] => build([modules, agent, busybox, output], None),
+        [modules, agent, busybox, output, rcs] => {
+            build([modules, agent, busybox, output], Some(rcs))
         }
-        [kernel, agent, busybox, output] => build([kernel, agent, busybox, output], None),
-        [kernel, agent, busybox, output, rcs] => build([kernel, agent, busybox, output], Some(rcs)),
-        _ => Err("usage: initramfs KERNEL_DIRECTORY AGENT BUSYBOX OUTPUT [RCS]".into()),
+        _ => Err("usage: initramfs MODULES AGENT BUSYBOX OUTPUT [RCS]".into()),
     }
 }
 
 fn build(paths: [&str; 4], rcs: Option<&str>) -> Result<(), Box<dyn std::error::Error>> {
-    let [kernel, agent, busybox, output] = paths.map(Path::new);
-    let kernel = debian::find(kernel)?;
-    let modules = ModuleDirectory::open(&kernel.modules)?.load(GUEST_MODULES)?;
+    let [modules, agent, busybox, output] = paths.map(Path::new);
+    let directory = ModuleDirectory::open(modules)?;
+    let modules = directory.load(GUEST_MODULES)?;
     for module in &modules {
         println!("{:>8} {}", module.content.len(), module.path);
     }
     let mut tree = initramfs::tree(&InitramfsSpec {
         agent,
         busybox: Some((busybox, APPLETS)),
-        release: &kernel.release,
+        release: directory.release(),
         modules: &modules,
         hostname: "brood",
     })?;

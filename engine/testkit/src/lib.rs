@@ -7,6 +7,7 @@
 
 mod limit;
 mod observe;
+mod random;
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -20,6 +21,7 @@ pub use observe::{
     PrivateMemory, children_of, descriptors, is_alive, private_memory, settle, state_of, tasks_of,
     threads_of,
 };
+pub use random::Random;
 
 /// A host that tests may start cells on.
 pub struct Host {
@@ -34,6 +36,17 @@ impl Host {
     /// # Panics
     /// In CI without KVM.
     pub fn open(program: impl AsRef<Path>) -> Option<Self> {
+        Self::of(CellProgram {
+            path: program.as_ref().to_owned(),
+            arguments: Vec::new(),
+        })
+    }
+
+    /// Like [`Host::open`], for a program that is a cell only with arguments.
+    ///
+    /// # Panics
+    /// In CI without KVM.
+    pub fn of(program: CellProgram) -> Option<Self> {
         let kvm = match File::options().read(true).write(true).open("/dev/kvm") {
             Ok(kvm) => kvm,
             Err(error) if std::env::var_os("CI").is_some() => panic!("/dev/kvm: {error}"),
@@ -43,10 +56,6 @@ impl Host {
             }
         };
         become_reaper().expect("subreaper");
-        let program = CellProgram {
-            path: program.as_ref().to_owned(),
-            arguments: Vec::new(),
-        };
         Some(Self {
             kvm,
             program,

@@ -65,6 +65,7 @@ impl KvmHost {
             (Cap::Irqfd, "KVM_CAP_IRQFD"),
             (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
             (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+            (Cap::SyncRegs, "KVM_CAP_SYNC_REGS"),
             (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
             (Cap::AdjustClock, "KVM_CAP_ADJUST_CLOCK"),
         ] {

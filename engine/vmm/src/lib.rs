@@ -6,6 +6,7 @@
 
 pub mod boot;
 mod clock;
+mod collapse;
 mod fault_around;
 mod futex;
 mod host;
@@ -18,6 +19,7 @@ mod vcpu;
 mod vcpu_state;
 
 pub use clock::{ClockPolicy, now};
+pub use collapse::EmptyUnit;
 pub use host::{HostError, KvmHost};
 pub use kvm_ioctls::VcpuFd;
 pub use machine::{Machine, MachineError, MachineState};
@@ -25,7 +27,7 @@ pub use probe::{
     GuestMode, GuestSpeed, ProbeError, SlotTimes, fault_around_control, guest_speed,
     memfd_collapse, slot_times,
 };
-pub use ram::{GuestRam, RamError, RamRegion};
+pub use ram::{GuestRam, HUGE_PAGE, RamError, RamRegion};
 pub use seal::{SealError, SealReport, SealedRam, SealedRun};
 pub use vcpu::{ExitHandler, IoWait, VcpuEnd, VcpuError, VcpuSlot, VcpuTimes, Vcpus};
 pub use vcpu_state::{StateError, VcpuState};

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!  host    base                                                    base + bytes
-//!          |chunk 0|chunk 1|chunk 2|  …  each its own VMA  …  |chunk 63|
+//!          |chunk 0|chunk 1|chunk 2|  …  each its own VMA  …  |chunk 31|
 //!  guest   gpa 0 ────────────────► 3 GiB │ 4 GiB ─────────────► (one memory slot each)
 //! ```
 //!
-//! fork(2) copies every page-table entry of a VMA once one of its pages is private, so RAM is cut into at most 64
+//! fork(2) copies every page-table entry of a VMA once one of its pages is private, so RAM is cut into at most 32
 //! chunks and a chunk nobody wrote to costs nothing. `MADV_DONTDUMP` on every other chunk keeps neighbours from
 //! merging. Invariant: the reservation never moves and no byte of it is ever mapped shared and writable.
 //! Unsafe: this module makes and replaces the mapping that guest memory lives in.
@@ -19,10 +19,10 @@ use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 use crate::fault_around::NoFaultAround;
 use crate::seal::SealedRam;
 
-/// Bytes of a huge page, the smallest chunk and the unit of sealing.
-pub(crate) const HUGE_PAGE: u64 = 2 << 20;
+/// Bytes of a huge page: the smallest chunk, and the unit of sealing and collapsing.
+pub const HUGE_PAGE: u64 = 2 << 20;
 /// The most chunks a guest has; beyond, fork pays for VMAs instead of pages.
-const MAX_CHUNKS: u64 = 64;
+const MAX_CHUNKS: u64 = 32;
 
 /// A run of guest physical addresses backed by RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,14 @@ pub enum RamError {
         sealed: u64,
         /// Bytes of the machine.
         bytes: u64,
+    },
+    /// No such 2 MiB of RAM.
+    #[error("there is no unit {unit} of RAM, which has {units} of 2 MiB")]
+    Unit {
+        /// The one asked for.
+        unit: u32,
+        /// How many there are.
+        units: u32,
     },
     /// The regions overlap or are not in order.
     #[error("RAM regions overlap or are out of order")]
@@ -136,6 +144,11 @@ impl GuestRam {
     /// The sealed image below this RAM, if it has one.
     pub fn sealed(&self) -> Option<&SealedRam> {
         self.sealed.as_ref()
+    }
+
+    /// Host address of the first byte in this process, which every daughter shares.
+    pub fn address(&self) -> u64 {
+        self.base as u64
     }
 
     /// Host address of the first byte.
@@ -362,7 +375,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks_are_whole_huge_pages_and_at_most_64() {
+    fn chunks_are_whole_huge_pages_and_at_most_32() {
         for mib in [64_u64, 128, 130, 256, 2048, 6144] {
             let bytes = mib << 20;
             let chunk = chunk_bytes(bytes);

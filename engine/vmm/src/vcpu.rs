@@ -1,10 +1,10 @@
 //! vCPU threads and how they are parked.
 //!
 //! ```text
-//!            start           resume          thread        park, kick          state read by the thread
-//!  (none) ──► Loading ──► Parked ──► Entering ──► Running ──► Parking ──► Parked
-//!                │           ▲          │            └──► Ended (triple fault, refused entry)
-//!                └──► Ended  └── park ──┘
+//!        load, start      resume          thread        park, kick          state read by the thread
+//!  (none) ──────────► Parked ──► Entering ──► Running ──► Parking ──► Parked
+//!                        ▲          │            └──► Ended (triple fault, refused entry)
+//!                        └── park ──┘
 //! ```
 //!
 //! One word holds the phase and every arrow is one compare-and-swap, so a park that overtakes a resume is seen.
@@ -15,24 +15,27 @@
 
 use std::cell::UnsafeCell;
 use std::io;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use brood_units::Instant;
 use kvm_bindings::kvm_run;
-use kvm_ioctls::{VcpuExit, VcpuFd};
+use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::now;
 use crate::vcpu_state::{StateError, VcpuState};
 use crate::{futex, thread};
 
-const LOADING: u32 = 0;
-const PARKED: u32 = 1;
-const ENTERING: u32 = 2;
-const RUNNING: u32 = 3;
-const PARKING: u32 = 4;
-const ENDED: u32 = 5;
+const PARKED: u32 = 0;
+const ENTERING: u32 = 1;
+const RUNNING: u32 = 2;
+const PARKING: u32 = 3;
+const ENDED: u32 = 4;
+
+/// Registers, special registers and events (KVM_SYNC_X86_VALID_FIELDS).
+const SYNC_ALL: u64 =
+    SyncReg::Register as u64 | SyncReg::SystemRegister as u64 | SyncReg::VcpuEvents as u64;
 
 /// How long a vCPU may take to leave the guest before it is kicked again; only a safety net.
 const KICK_AGAIN: Duration = Duration::from_millis(2);
@@ -128,6 +131,8 @@ pub struct VcpuSlot {
     phase: AtomicU32,
     bell: AtomicU32,
     tsc_shift: AtomicU64,
+    /// Whether its thread reads the state when it parks.
+    saves: AtomicBool,
     tid: AtomicI32,
     run_page: AtomicPtr<kvm_run>,
     parked: AtomicU64,
@@ -210,27 +215,29 @@ impl Vcpus {
         self.slots.len() as u32
     }
 
-    /// Starts a thread for each vCPU and waits until all hold their state; they stay parked.
+    /// Writes each vCPU's state into its descriptor; before [`Vcpus::start`].
     ///
     /// # Errors
-    /// No thread, or a refused state.
+    /// A refused state.
+    pub fn load(&mut self) -> Result<(), VcpuError> {
+        for slot in &self.slots {
+            let index = slot.index;
+            slot.idle_inner()
+                .map_or(Ok(()), |inner| inner.load())
+                .map_err(|source| VcpuError::State { index, source })?;
+        }
+        Ok(())
+    }
+
+    /// Starts a thread for each vCPU; they stay parked until [`Vcpus::resume`].
+    ///
+    /// # Errors
+    /// No thread.
     pub fn start(&mut self) -> Result<(), VcpuError> {
         for slot in &self.slots {
-            slot.phase.store(LOADING, Ordering::Release);
             let argument = std::ptr::from_ref(slot).cast_mut().cast();
             // SAFETY: slots live in a box that is never moved or freed before the process ends.
             unsafe { thread::spawn(vcpu_main, argument) }.map_err(VcpuError::Thread)?;
-        }
-        for slot in &self.slots {
-            if slot.settled() == ENDED {
-                let index = slot.index;
-                return Err(
-                    match slot.idle_inner().and_then(|inner| inner.failure.take()) {
-                        Some(source) => VcpuError::State { index, source },
-                        None => VcpuError::Ended { index },
-                    },
-                );
-            }
         }
         Ok(())
     }
@@ -254,6 +261,7 @@ impl Vcpus {
             slot.tsc_shift.fetch_add(shift, Ordering::Relaxed);
             slot.first_exit.store(0, Ordering::Relaxed);
             slot.entered.store(0, Ordering::Relaxed);
+            slot.ask_for_registers(0);
             slot.set_immediate_exit(0);
             if slot.passes(PARKED, ENTERING) {
                 futex::wake(&slot.phase);
@@ -267,8 +275,37 @@ impl Vcpus {
     /// # Errors
     /// One has ended (the others are parked), or its state cannot be read.
     pub fn park(&mut self) -> Result<(), VcpuError> {
+        self.stop(true);
         for slot in &self.slots {
+            let index = slot.index;
+            if let Some(source) = slot.idle_inner().and_then(|inner| inner.failure.take()) {
+                return Err(VcpuError::Save { index, source });
+            }
+        }
+        self.refuse_ended()
+    }
+
+    /// Does `work` while every vCPU stands still, and lets those that ran run on. Their state is not read.
+    ///
+    /// # Errors
+    /// One has ended, before or after `work`.
+    pub fn while_stopped<T>(&mut self, work: impl FnOnce() -> T) -> Result<T, VcpuError> {
+        self.refuse_ended()?;
+        if self.are_parked() {
+            return Ok(work());
+        }
+        self.stop(false);
+        let done = work();
+        self.resume()?;
+        Ok(done)
+    }
+
+    /// Stops every vCPU between two instructions; each reads its state first if it is to.
+    fn stop(&self, saves: bool) {
+        for slot in &self.slots {
+            slot.saves.store(saves, Ordering::Release);
             if !slot.passes(ENTERING, PARKED) && slot.passes(RUNNING, PARKING) {
+                slot.ask_for_registers(if saves { SYNC_ALL } else { 0 });
                 slot.set_immediate_exit(1);
                 slot.ring();
                 slot.kick();
@@ -277,13 +314,6 @@ impl Vcpus {
         for slot in &self.slots {
             slot.settled();
         }
-        for slot in &self.slots {
-            let index = slot.index;
-            if let Some(source) = slot.idle_inner().and_then(|inner| inner.failure.take()) {
-                return Err(VcpuError::Save { index, source });
-            }
-        }
-        self.refuse_ended()
     }
 
     /// Whether every vCPU stands still.
@@ -353,6 +383,7 @@ impl VcpuSlot {
             phase: AtomicU32::new(PARKED),
             bell: AtomicU32::new(0),
             tsc_shift: AtomicU64::new(0),
+            saves: AtomicBool::new(true),
             tid: AtomicI32::new(0),
             run_page: AtomicPtr::new(std::ptr::null_mut()),
             parked: AtomicU64::new(0),
@@ -395,6 +426,18 @@ impl VcpuSlot {
         let field = unsafe { std::ptr::addr_of_mut!((*page).immediate_exit) };
         // SAFETY: a byte of a mapped page that the kernel reads at any time (KVM API 5, immediate_exit).
         unsafe { field.write_volatile(value) };
+    }
+
+    /// What `KVM_RUN` leaves in the shared page when it returns.
+    fn ask_for_registers(&self, kinds: u64) {
+        let page = self.run_page.load(Ordering::Acquire);
+        if page.is_null() {
+            return;
+        }
+        // SAFETY: the page stays mapped while the descriptor lives in `inner`.
+        let field = unsafe { std::ptr::addr_of_mut!((*page).kvm_valid_regs) };
+        // SAFETY: a word of a mapped page that the kernel reads at any time (KVM API 5, kvm_valid_regs).
+        unsafe { field.write_volatile(kinds) };
     }
 
     fn ring(&self) {
@@ -473,29 +516,27 @@ impl VcpuSlot {
         unsafe { &mut *self.inner.get() }
     }
 
-    /// The life of one vCPU thread, until the vCPU ends or refuses its state.
-    fn live(&self) -> Option<VcpuEnd> {
-        if let Err(error) = self.own_inner().load() {
-            self.own_inner().failure = Some(error);
-            return None;
-        }
+    /// The life of one vCPU thread, until the vCPU ends.
+    fn live(&self) -> VcpuEnd {
         loop {
-            self.enter_phase(PARKED);
             self.wait_to_run();
             let shift = self.tsc_shift.swap(0, Ordering::AcqRel);
             if let Err(error) = self.own_inner().shift_tsc(shift) {
-                return Some(VcpuEnd::Refused {
+                return VcpuEnd::Refused {
                     reason: error.to_string(),
-                });
+                };
             }
             self.entered.store(now().as_nanos(), Ordering::Release);
             if let Some(end) = self.run_until_parked() {
-                return Some(end);
+                return end;
             }
             self.parked.store(now().as_nanos(), Ordering::Release);
-            let inner = self.own_inner();
-            inner.failure = inner.save().err();
+            if self.saves.load(Ordering::Acquire) {
+                let inner = self.own_inner();
+                inner.failure = inner.save().err();
+            }
             self.saved.store(now().as_nanos(), Ordering::Release);
+            self.enter_phase(PARKED);
         }
     }
 
@@ -551,11 +592,10 @@ extern "C" fn vcpu_main(argument: *mut libc::c_void) -> *mut libc::c_void {
     // SAFETY: `Vcpus::start` passes a slot that lives as long as the process.
     let slot: &VcpuSlot = unsafe { &*argument.cast::<VcpuSlot>() };
     thread::allocate_uncached();
+    thread::yield_to_wakers();
     slot.tid.store(thread::current_tid(), Ordering::Release);
     let end = slot.live();
     slot.enter_phase(ENDED);
-    if let Some(end) = end {
-        slot.handler.ended(slot.index, end);
-    }
+    slot.handler.ended(slot.index, end);
     std::ptr::null_mut()
 }

@@ -87,7 +87,7 @@ impl VcpuState {
             msrs: settable(vcpu, msrs)?,
             events: kvm_vcpu_events::default(),
         };
-        state.save(vcpu)?;
+        state.read(vcpu)?;
         Ok(state)
     }
 
@@ -101,21 +101,33 @@ impl VcpuState {
         self.mp_state.mp_state = kvm_bindings::KVM_MP_STATE_RUNNABLE;
     }
 
-    /// Reads the state of a parked vCPU.
+    /// Reads the state of a vCPU that was never run.
+    fn read(&mut self, vcpu: &VcpuFd) -> Result<(), StateError> {
+        self.sregs = vcpu.get_sregs().map_err(call("KVM_GET_SREGS"))?;
+        self.regs = vcpu.get_regs().map_err(call("KVM_GET_REGS"))?;
+        self.events = vcpu
+            .get_vcpu_events()
+            .map_err(call("KVM_GET_VCPU_EVENTS"))?;
+        self.read_rest(vcpu)
+    }
+
+    /// Reads the state of a parked vCPU, whose last `KVM_RUN` was asked to leave its registers in the shared page (KVM API
+    /// 6.x, KVM_CAP_SYNC_REGS): three calls fewer in a fork's pause.
     pub(crate) fn save(&mut self, vcpu: &VcpuFd) -> Result<(), StateError> {
+        let left = vcpu.sync_regs();
+        (self.regs, self.sregs, self.events) = (left.regs, left.sregs, left.events);
+        self.read_rest(vcpu)
+    }
+
+    fn read_rest(&mut self, vcpu: &VcpuFd) -> Result<(), StateError> {
         self.tsc_offset = tsc_offset(vcpu)?;
         self.mp_state = vcpu.get_mp_state().map_err(call("KVM_GET_MP_STATE"))?;
-        self.sregs = vcpu.get_sregs().map_err(call("KVM_GET_SREGS"))?;
         self.xcrs = vcpu.get_xcrs().map_err(call("KVM_GET_XCRS"))?;
         let xsave = vcpu.get_xsave().map_err(call("KVM_GET_XSAVE"))?;
         self.xsave.clear();
         self.xsave.extend_from_slice(&xsave.region);
-        self.regs = vcpu.get_regs().map_err(call("KVM_GET_REGS"))?;
         self.debugregs = vcpu.get_debug_regs().map_err(call("KVM_GET_DEBUGREGS"))?;
         self.lapic = vcpu.get_lapic().map_err(call("KVM_GET_LAPIC"))?;
-        self.events = vcpu
-            .get_vcpu_events()
-            .map_err(call("KVM_GET_VCPU_EVENTS"))?;
         let mut msrs = Msrs::from_entries(&self.msrs).map_err(|_| StateError::TooMany)?;
         let read = vcpu.get_msrs(&mut msrs).map_err(call("KVM_GET_MSRS"))?;
         if let Some(refused) = self.msrs.get(read) {

@@ -10,7 +10,7 @@ mod wire;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use exec::{AttachEvent, Attachment, ExecOutput};
 pub use fork::{Confirmed, Quiesced, StampTicket, Stamped};
@@ -115,6 +115,11 @@ impl Client {
         self.timeout = timeout;
     }
 
+    /// The instant by which every call of this conversation ends, however much time each has by itself; none lifts it.
+    pub fn end_by(&mut self, end: Option<Instant>) {
+        self.wire.end_by(end);
+    }
+
     fn send(&mut self, request: &Request) -> Result<(), ClientError> {
         let timeout = self.timeout;
         self.wire.send(request, timeout)
@@ -132,7 +137,7 @@ impl Client {
             Arrival::Reply(reply) => Ok(reply),
             Arrival::Nothing => {
                 self.wire.break_off();
-                Err(ClientError::Timeout(timeout))
+                Err(ClientError::Timeout(self.wire.waited()))
             }
         }
     }

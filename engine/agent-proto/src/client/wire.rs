@@ -1,5 +1,5 @@
 //! A stream with a deadline. Invariant: each read and write gets only what is left of the deadline as its timeout, so
-//! a guest that sends a byte now and then gains nothing.
+//! a guest that sends a byte now and then gains nothing; and none goes past the end of the conversation, if it has one.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,7 +13,10 @@ use crate::message::{Reply, Request};
 #[derive(Debug)]
 pub(super) struct Wire {
     stream: UnixStream,
+    started: Instant,
     deadline: Option<Instant>,
+    /// By when the whole conversation must be over, whatever single calls allow.
+    end: Option<Instant>,
     /// Bytes read since [`Wire::begin`].
     consumed: u64,
     /// Added to the deadline at the first byte.
@@ -39,7 +42,9 @@ impl Wire {
     pub(super) fn new(stream: UnixStream) -> Self {
         Self {
             stream,
+            started: Instant::now(),
             deadline: None,
+            end: None,
             consumed: 0,
             grace: Duration::ZERO,
             broken: false,
@@ -53,9 +58,14 @@ impl Wire {
         Ok(())
     }
 
+    pub(super) fn end_by(&mut self, end: Option<Instant>) {
+        self.end = end;
+    }
+
     fn restart(&mut self, timeout: Duration, grace: Duration) {
+        self.started = Instant::now();
         // A timeout beyond what an Instant can hold is no deadline.
-        self.deadline = Instant::now().checked_add(timeout);
+        self.deadline = self.started.checked_add(timeout);
         self.consumed = 0;
         self.grace = grace;
     }
@@ -74,7 +84,7 @@ impl Wire {
             FrameError::Length { .. } | FrameError::Garbage { .. } => ClientError::Frame(error),
             FrameError::Io(cause) if is_timeout(&cause) => {
                 self.broken = true;
-                ClientError::Timeout(timeout)
+                ClientError::Timeout(self.waited())
             }
             FrameError::Io(cause) => self.last_words(cause),
             FrameError::Closed => {
@@ -112,16 +122,25 @@ impl Wire {
             Err(error) => {
                 self.broken = true;
                 Err(match error {
-                    FrameError::Io(cause) if is_timeout(&cause) => ClientError::Timeout(timeout),
+                    FrameError::Io(cause) if is_timeout(&cause) => {
+                        ClientError::Timeout(self.waited())
+                    }
                     other => ClientError::Frame(other),
                 })
             }
         }
     }
 
+    /// How long the current wait has been going on, to the millisecond.
+    pub(super) fn waited(&self) -> Duration {
+        let waited = self.started.elapsed().as_millis();
+        Duration::from_millis(u64::try_from(waited).unwrap_or(u64::MAX))
+    }
+
     /// What is left of the deadline, `None` for no deadline.
     fn left(&self) -> io::Result<Option<Duration>> {
-        match self.deadline {
+        let earliest = self.deadline.into_iter().chain(self.end).min();
+        match earliest {
             None => Ok(None),
             Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
                 // setsockopt takes whole microseconds and reads zero as "for ever".

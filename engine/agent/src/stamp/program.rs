@@ -133,7 +133,7 @@ impl Stamp<'_> {
         };
         Err(StepError {
             errno: Errno(errno),
-            detail: format!("{name} {how}: {}", ended.tail),
+            detail: format!("{name} {how}: {}", ended.tail.trim_end()),
         })
     }
 

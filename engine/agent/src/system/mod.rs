@@ -24,6 +24,13 @@ pub trait System: Send + Sync {
     /// That of clock_settime(2).
     fn set_realtime(&self, realtime_ns: u64) -> io::Result<()>;
 
+    /// Moves `CLOCK_REALTIME` by `by_ns` in one step, during which it is never read and written back: a vCPU that is
+    /// descheduled half-way adds no error.
+    ///
+    /// # Errors
+    /// That of clock_adjtime(2).
+    fn step_realtime(&self, by_ns: i64) -> io::Result<()>;
+
     /// Reads the clocks.
     fn clocks(&self) -> Clocks;
 

@@ -156,6 +156,12 @@ impl System for Recorder {
         Ok(())
     }
 
+    fn step_realtime(&self, by_ns: i64) -> io::Result<()> {
+        let now = self.clocks().realtime_ns;
+        self.record("step_realtime")?.realtime_ns = now.checked_add_signed(by_ns);
+        Ok(())
+    }
+
     fn clocks(&self) -> Clocks {
         let mut clocks = Kernel::new(Role::Service).clocks();
         if let Some(set) = self.0.lock().unwrap().realtime_ns {
@@ -247,25 +253,5 @@ impl Guest {
 
     pub fn text(&self, path: &str) -> String {
         fs::read_to_string(self.root().join(path.trim_start_matches('/'))).unwrap()
-    }
-}
-
-/// xorshift64*, so that a failure comes back with its seed.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    pub fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % u64::try_from(bound).unwrap()).unwrap()
-    }
-
-    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.next().to_le_bytes()[7]).collect()
     }
 }

@@ -19,6 +19,7 @@ use serde::Serialize;
 use crate::fork::{self, Daughter, IdentitySpec, LiveFork, Template, Warm};
 use crate::host::Host;
 use crate::machine::{Machine, Size};
+use crate::process;
 
 /// The daughters of the live fork.
 const DAUGHTERS: u32 = 8;
@@ -232,7 +233,7 @@ fn claim(members: &mut Vec<Member>, pool: &mut Vec<Warm>, hostname: &str) -> any
         read_frozen: None,
         ..identity(hostname)
     };
-    let daughter = warm.claim()?.stamp(&identity, 1)?;
+    let daughter = warm.claim()?.stamp(&identity, fork::patience(1))?;
     members.push(introduce(daughter, ("claimed", members.len()), None)?);
     Ok(())
 }
@@ -292,6 +293,7 @@ fn identity(hostname: &str) -> IdentitySpec {
         hostname: hostname.to_owned(),
         env: vec![("BROOD_NAME".to_owned(), hostname.to_owned())],
         read_frozen: Some(IN_MEMORY.to_owned()),
+        ..IdentitySpec::default()
     }
 }
 
@@ -401,7 +403,8 @@ fn past(members: &mut Vec<Member>) -> anyhow::Result<()> {
             kept + 20
         ))?
         .parse()?;
-    for daughter in fork::stamp_all(checkpoint.fork(1)?, |_| identity("past")) {
+    let born = checkpoint.fork(1)?.into_iter().collect::<Result<_, _>>()?;
+    for daughter in fork::stamp_all(born, |_| identity("past")) {
         let place = ("checkpoint", members.len());
         let member = introduce(daughter?, place, Some(mother_pause))?;
         let count = member.row.count_at_fork.context("no count in the past")?;
@@ -418,16 +421,9 @@ fn past(members: &mut Vec<Member>) -> anyhow::Result<()> {
 /// Private and proportional memory of every machine while all are alive.
 fn measure_memory(members: &mut [Member]) -> anyhow::Result<()> {
     for member in members {
-        let pid = member.pid();
-        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-        let field = |name: &str| -> u64 {
-            let lines = text.lines().filter(|line| line.starts_with(name));
-            lines
-                .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
-                .sum()
-        };
-        member.row.private_kib = field("Private_Clean:") + field("Private_Dirty:");
-        member.row.pss_kib = field("Pss:");
+        let memory = process::memory(member.pid())?;
+        member.row.private_kib = memory.private_kib;
+        member.row.pss_kib = memory.pss_kib;
     }
     Ok(())
 }

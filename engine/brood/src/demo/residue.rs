@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use crate::process;
+
 /// What exists now that could have been left by the engine.
 pub(super) struct Residue {
     things: BTreeSet<String>,
@@ -21,13 +23,7 @@ pub(super) fn look() -> anyhow::Result<Residue> {
             continue;
         };
         // A process that has gone meanwhile is not left behind.
-        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
-            continue;
-        };
-        let parent = stat
-            .rsplit_once(')')
-            .and_then(|(_, rest)| rest.split_whitespace().nth(1));
-        if parent.and_then(|parent| parent.parse().ok()) == Some(own) {
+        if process::parent(pid) == Some(own) {
             things.insert(format!("process {pid}"));
         }
     }

@@ -12,6 +12,7 @@ use brood::fork::{self, Daughter, IdentitySpec, LiveFork, Unstamped};
 use brood::host::Host;
 use brood::machine::{Machine, Size};
 use brood_agent_proto::exec::{ExecId, ExecSpec};
+use brood_cell::CellError;
 use brood_cell::protocol::Checkpoint;
 
 /// The machine most tests need.
@@ -79,36 +80,29 @@ pub(crate) fn identity(name: &str, frozen: Option<&str>) -> IdentitySpec {
         hostname: name.to_owned(),
         env: vec![("BROOD_NAME".to_owned(), name.to_owned())],
         read_frozen: frozen.map(str::to_owned),
+        ..IdentitySpec::default()
     }
 }
 
-/// Stamps all of them, named `NAME` and their index, a few at once: more only wait for the emulated CPUs.
-pub(crate) fn stamp(
-    mut daughters: Vec<Unstamped>,
-    name: &str,
-    frozen: Option<&str>,
-) -> Vec<Daughter> {
-    const AT_ONCE: usize = 16;
-    let mut stamped = Vec::new();
-    while !daughters.is_empty() {
-        let rest = daughters.split_off(daughters.len().min(AT_ONCE));
-        let done = fork::stamp_all(daughters, |index| {
-            identity(&format!("{name}{index}"), frozen)
-        });
-        stamped.extend(done.into_iter().map(|daughter| {
-            daughter.unwrap_or_else(|error| panic!("a daughter of {name}: {error:#}"))
-        }));
-        daughters = rest;
-    }
+/// Stamps all of them, named `NAME` and their index.
+pub(crate) fn stamp(daughters: Vec<Unstamped>, name: &str, frozen: Option<&str>) -> Vec<Daughter> {
+    let identity = |index| identity(&format!("{name}{index}"), frozen);
+    let stamped = fork::stamp_all(daughters, identity).into_iter();
     stamped
+        .map(|daughter| daughter.unwrap_or_else(|error| panic!("a daughter of {name}: {error:#}")))
+        .collect()
+}
+
+/// All of them, or a failed test.
+pub(crate) fn all(born: Vec<Result<Unstamped, CellError>>) -> Vec<Unstamped> {
+    let born = born.into_iter();
+    born.map(|daughter| daughter.expect("she is born"))
+        .collect()
 }
 
 /// Every daughter of a fork that came to the world.
 pub(crate) fn born(fork: LiveFork) -> Vec<Unstamped> {
-    fork.daughters
-        .into_iter()
-        .map(|daughter| daughter.expect("she is born"))
-        .collect()
+    all(fork.daughters)
 }
 
 /// Forks a running machine into `count` stamped daughters.

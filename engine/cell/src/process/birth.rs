@@ -34,10 +34,14 @@ pub(super) fn begin(vm: &mut Microvm, infant: Infant) -> Result<Control, i32> {
             Start::Run => vm.resume(),
             Start::Hold => Ok(()),
         }),
-        Calling::Checkpoint => vm.shared.renew_bell().map_err(because(BIRTH, REMEDY)),
+        Calling::Checkpoint => vm.renew_ears().map_err(because(BIRTH, REMEDY)),
     };
     match made {
-        Ok(()) if announce(&control, index, times) => Ok(control),
+        Ok(()) if announce(&control, index, times) => {
+            // Not before: nobody waits for it, and until then a read maps more clean pages than it needs.
+            vm.ram.keep_clean_pages_unmapped();
+            Ok(control)
+        }
         Ok(()) => Err(1),
         Err(refusal) => Err(stillborn(&control, index, &refusal)),
     }
@@ -45,11 +49,10 @@ pub(super) fn begin(vm: &mut Microvm, infant: Infant) -> Result<Control, i32> {
 
 /// A machine over the inherited memory, with the inherited state.
 fn make(vm: &mut Microvm, times: &mut BirthTimes) -> Result<(), Refusal> {
-    vm.shared.renew_bell().map_err(because(BIRTH, REMEDY))?;
+    vm.renew_ears().map_err(because(BIRTH, REMEDY))?;
     let (machine, fds) =
         Machine::create(&vm.host, &vm.ram, vm.vcpus.count()).map_err(because(BIRTH, REMEDY))?;
     times.created = now();
-    vm.ram.keep_clean_pages_unmapped();
     settle(vm, machine, fds)?;
     times.restored = now();
     Ok(())
@@ -72,14 +75,14 @@ pub(super) fn settle(
         .load_irqchips(&standing.state)
         .map_err(because(BIRTH, REMEDY))?;
     vm.vcpus.give_fds(fds);
-    vm.vcpus.start().map_err(because(BIRTH, REMEDY))?;
+    vm.vcpus.load().map_err(because(BIRTH, REMEDY))?;
     let mut hardware = vm.shared.hardware();
     hardware.renew_events()?;
     hardware.attach(&machine)?;
     hardware.become_daughter()?;
     drop(hardware);
     vm.machine = Some(machine);
-    Ok(())
+    vm.vcpus.start().map_err(because(BIRTH, REMEDY))
 }
 
 fn announce(control: &Control, index: u32, times: BirthTimes) -> bool {

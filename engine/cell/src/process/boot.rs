@@ -76,7 +76,10 @@ pub(super) fn boot(
         .map_err(because(BOOT, "raise the limit of open files (ulimit -n)"))?;
     let mut vcpus = Vcpus::new(vcpu_fds, states, shared)
         .map_err(because(BOOT, "raise the limit of threads (ulimit -u)"))?;
-    vcpus.start().map_err(because(BOOT, "run `brood doctor`"))?;
+    vcpus.load().map_err(because(BOOT, "run `brood doctor`"))?;
+    vcpus
+        .start()
+        .map_err(because(BOOT, "raise the limit of threads (ulimit -u)"))?;
     Ok(Microvm {
         spec,
         machine: Some(machine),
@@ -85,6 +88,7 @@ pub(super) fn boot(
         host,
         shared,
         standing: None,
+        children: None,
         orphan: OrphanPolicy::End,
         depth: 0,
     })

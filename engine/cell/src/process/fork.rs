@@ -4,19 +4,18 @@
 //!  mother ─ park ─ save ─ fork(2) ───────────────► runs on
 //!                           └► point ─ fork(2) ─► daughter 0 ─ birth
 //!                                    ─ fork(2) ─► daughter 1 ─ birth
-//!                                    ─ fork(2) ─► checkpoint (a frozen Microvm that serves)
-//!                                    └ exits: all of them become children of the engine
+//!                                    └ becomes the last: a daughter ─ birth, or the checkpoint, which stays frozen
 //! ```
 //!
-//! glibc's `fork()` both times: it takes back the stacks of threads that did not come along and keeps its thread id
-//! right, which a raw clone3 does not. Invariant: between the mother's `fork()` returning in the point and the first
-//! new descriptor there, everything inherited is forgotten, then one sweep closes what is not on the keep list; no
-//! inherited owner is dropped after it. A daughter returns from [`fork`] as her mother does, so that the main loop starts
-//! over on the same frames and a line of any depth has the stack and heap of one machine. The point is reaped by the
-//! kernel (`SIGCHLD` ignored); it tells the engine whom it forked, so that the engine can reap even one who never spoke.
-//! Unsafe: fork(2), signal(2), close_range(2), _exit(2).
+//! One daughter costs one copy of the page tables, and a checkpoint that is kept is the point itself. glibc's `fork()`
+//! both times: it takes back the stacks of threads that did not come along and keeps its thread id right, which a raw
+//! clone3 does not. Invariant: between the mother's `fork()` returning in the point and the first new descriptor there,
+//! everything inherited is forgotten, then one sweep closes what is not on the keep list; no inherited owner is dropped
+//! after it. Whoever comes out returns from [`fork`] as her mother does, so that the main loop starts over on the same
+//! frames and a line of any depth has the stack and heap of one machine. A process is reaped by the cell it was forked
+//! by (`children.rs`), and by the engine once that one has ended. Unsafe: fork(2), close_range(2), _exit(2).
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use brood_units::Instant;
 use brood_vmm::{ClockPolicy, now};
@@ -27,12 +26,19 @@ use crate::protocol::{Checkpoint, Event, ForkSpec, ForkTimes, FromCell, Refusal,
 use crate::seqpacket::Control;
 
 const FORK: &str = "fork";
+/// The shortest sleep there is: timer slack makes it about 50 µs.
+const GIVE_WAY: std::time::Duration = std::time::Duration::from_nanos(1);
 const NO_PROCESS: &str = "free memory or raise the limit of processes (ulimit -u, pids.max)";
 
 /// Who a process is when [`fork`] returns.
 pub(super) enum Forked {
     /// The one that forked.
-    Mother(ForkTimes),
+    Mother {
+        /// When its stages ended.
+        times: ForkTimes,
+        /// The process of the point.
+        point: u32,
+    },
     /// One of those that came out.
     Infant(Infant),
 }
@@ -65,7 +71,6 @@ pub(super) fn fork(
 ) -> Result<Forked, Refusal> {
     let asked = now();
     check(spec, sockets.len())?;
-    reap_children_by(libc::SIG_IGN);
     let was_running = !vm.is_paused();
     let held = vm.standing.as_ref().map(|standing| standing.clock);
     let point = match stand(vm) {
@@ -102,17 +107,22 @@ pub(super) fn fork(
             .resume()
             .map_err(because(FORK, "the machine has ended; start another"))?;
     }
+    // Where CPUs are few the point waits for this one, and nobody needs the answer before the daughters are born.
+    std::thread::sleep(GIVE_WAY);
     if pid < 0 {
         let cause = format!("the frozen point could not be made: {failure}");
         return Err(refuse(FORK, &cause, NO_PROCESS));
     }
     let parked = if was_running { parked } else { asked };
-    Ok(Forked::Mother(ForkTimes {
-        asked,
-        parked,
-        saved,
-        cloned,
-    }))
+    Ok(Forked::Mother {
+        times: ForkTimes {
+            asked,
+            parked,
+            saved,
+            cloned,
+        },
+        point: pid.unsigned_abs(),
+    })
 }
 
 fn check(spec: ForkSpec, sockets: usize) -> Result<(), Refusal> {
@@ -162,56 +172,47 @@ fn stand(vm: &mut Microvm) -> Result<Standing, Refusal> {
     }
 }
 
-/// In the child of the mother: nothing of hers is used any more. Returns in each infant; the point itself goes.
+/// In the child of the mother: nothing of hers is used any more. Returns in each infant, in the point as the last.
 fn become_point(vm: &mut Microvm, spec: ForkSpec, sockets: Vec<OwnedFd>) -> Infant {
-    // The engine takes the status of the infants, so they wait for it as zombies.
-    reap_children_by(libc::SIG_DFL);
     forget_mother(vm, &sockets);
     vm.depth += 1;
-    let mut delivered = Vec::with_capacity(sockets.len());
-    let mut sockets = sockets.into_iter();
-    for index in 0.. {
-        let Some(socket) = sockets.next() else { break };
-        let control = Control::new(socket);
+    let calling = |index| match index < spec.daughters {
+        true => Calling::Daughter(spec.start),
+        false => Calling::Checkpoint,
+    };
+    let mut delivered = Vec::new();
+    let mut sockets = (0..).zip(sockets.into_iter().map(Control::new)).peekable();
+    while let Some((index, control)) = sockets.next() {
         let born = now();
+        let is_last = sockets.peek().is_none();
+        if is_last && !delivered.is_empty() {
+            let infants = std::mem::take(&mut delivered);
+            // If the engine has gone there is nobody to tell.
+            control
+                .send(&FromCell::Event(Event::Delivered { infants }), &[])
+                .ok();
+        }
         // SAFETY: this process has one thread.
-        let pid = unsafe { libc::fork() };
+        let pid = if is_last { 0 } else { unsafe { libc::fork() } };
         if pid == 0 {
-            let calling = match index < spec.daughters {
-                true => Calling::Daughter(spec.start),
-                false => Calling::Checkpoint,
-            };
             return Infant {
                 index,
                 born,
                 control,
-                calling,
+                calling: calling(index),
             };
         }
         if pid < 0 {
             let cause = format!("fork(2) failed: {}", std::io::Error::last_os_error());
             let reason = refuse(FORK, &cause, NO_PROCESS).to_string();
-            // If the engine has gone there is nobody to tell.
             control
                 .send(&FromCell::Event(Event::Stillborn { index, reason }), &[])
                 .ok();
         }
         delivered.push(u32::try_from(pid).unwrap_or(0));
-        if sockets.len() == 0 {
-            tell_delivered(&control, std::mem::take(&mut delivered));
-        }
     }
-    exit(0)
-}
-
-/// If the engine has gone there is nobody to tell.
-fn tell_delivered(control: &Control, infants: Vec<u32>) {
-    let pid = rustix::process::getpid();
-    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
-    let fds: Vec<_> = pidfd.iter().map(AsFd::as_fd).collect();
-    control
-        .send(&FromCell::Event(Event::Delivered { infants }), &fds)
-        .ok();
+    // `check` has seen a socket, and the last one returns above.
+    exit(1)
 }
 
 /// Lets go of what is the mother's, then closes every descriptor that is not kept.
@@ -221,6 +222,9 @@ fn forget_mother(vm: &mut Microvm, sockets: &[OwnedFd]) {
         machine.forget();
     }
     vm.shared.forget();
+    if let Some(children) = vm.children.take() {
+        children.forget();
+    }
     vm.ram.forget_inherited();
     let mut kept: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
     {
@@ -232,13 +236,6 @@ fn forget_mother(vm: &mut Microvm, sockets: &[OwnedFd]) {
     kept.push(libc::STDERR_FILENO);
     kept.extend(vm.ram.sealed().map(|sealed| sealed.fd().as_raw_fd()));
     close_all_but(kept);
-}
-
-/// What becomes of children that end: with SIG_IGN the kernel reaps them, with SIG_DFL their parent does (man 2 wait).
-fn reap_children_by(disposition: libc::sighandler_t) {
-    // SAFETY: neither disposition runs code of this process.
-    let before = unsafe { libc::signal(libc::SIGCHLD, disposition) };
-    debug_assert_ne!(before, libc::SIG_ERR, "SIGCHLD has a disposition");
 }
 
 /// Ends the process at once: destructors and exit handlers are the mother's.

@@ -9,6 +9,7 @@
 
 use brood_vmm::{ClockPolicy, GuestRam, KvmHost, Machine, MachineState, Vcpus};
 
+use super::children::Children;
 use super::refusal::{because, refuse};
 use super::shared::Shared;
 use crate::protocol::{MachineSpec, OrphanPolicy, Refusal};
@@ -29,11 +30,20 @@ pub(super) struct Microvm {
     pub(super) host: KvmHost,
     pub(super) shared: &'static Shared,
     pub(super) standing: Option<Standing>,
+    /// Those it has forked; none before it serves.
+    pub(super) children: Option<Children>,
     pub(super) orphan: OrphanPolicy,
     pub(super) depth: u32,
 }
 
 impl Microvm {
+    /// In one who came out of a fork: a bell and a place to hear of her children, both her own.
+    pub(super) fn renew_ears(&mut self) -> std::io::Result<()> {
+        self.shared.renew_bell()?;
+        self.children = Some(Children::new()?);
+        Ok(())
+    }
+
     /// Lets the guest run, or run on.
     pub(super) fn resume(&mut self) -> Result<(), Refusal> {
         let Some(machine) = &self.machine else {

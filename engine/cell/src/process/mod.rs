@@ -3,14 +3,15 @@
 //! ```text
 //!  start ── Boot ──► Microvm ──┬── serve: control socket, device queues, vsock streams (one thread, poll(2))
 //!        └─ Load ──► (warm)    ├── vCPU threads: KVM_RUN, device registers
-//!                              └── Fork: park ─ save ─ fork(2) ──► frozen point ─ fork(2) ──► daughters, each a Microvm
+//!                              └── Fork: park ─ save ─ fork(2) ──► frozen point ──► daughters, each a Microvm
 //! ```
 //!
 //! Single-purpose and without an async runtime, so that fork(2) at a known line copies all of it. Invariant: the main
-//! thread owns everything; vCPU threads reach only [`shared::Shared`]. It refuses any first message but Boot or Load.
+//! thread owns everything; vCPU threads reach only `shared::Shared`. It refuses any first message but Boot or Load.
 
 mod birth;
 mod boot;
+mod children;
 mod exits;
 mod fork;
 mod hardware;
@@ -53,6 +54,11 @@ pub fn main() -> std::process::ExitCode {
             return std::process::ExitCode::from(2);
         }
     };
+    // Before any other thread starts, which inherits what is blocked.
+    let children = match children::Children::new() {
+        Ok(children) => children,
+        Err(_) => return std::process::ExitCode::from(1),
+    };
     let made = match request {
         Request::Boot {
             version,
@@ -72,7 +78,10 @@ pub fn main() -> std::process::ExitCode {
     };
     let told = control.send(&FromCell::Answer { id, result: answer }, &[]);
     match (told, made) {
-        (Ok(()), Some(microvm)) => serve::serve(microvm, control),
+        (Ok(()), Some(mut microvm)) => {
+            microvm.children = Some(children);
+            serve::serve(microvm, control)
+        }
         _ => std::process::ExitCode::from(1),
     }
 }

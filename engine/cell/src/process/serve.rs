@@ -11,6 +11,7 @@ use brood_bare_guest::mailbox::Command;
 use brood_vmm::{VcpuEnd, now};
 
 use super::birth;
+use super::children::Children;
 use super::fork::{self, Forked, Infant};
 use super::hardware::Work;
 use super::microvm::Microvm;
@@ -18,7 +19,7 @@ use super::refusal::{because, refuse};
 use super::shared::Notice;
 use super::warm;
 use crate::protocol::{
-    Ask, Ending, Event, FromCell, OrphanPolicy, Refusal, Reply, Request, Sealed, Stats,
+    Ask, Ending, Event, FromCell, MAX_UNITS, OrphanPolicy, Refusal, Reply, Request, Sealed, Stats,
 };
 use crate::seqpacket::{Control, SocketError};
 
@@ -62,6 +63,11 @@ fn run(vm: &mut Microvm, control: &Control) -> Turn {
             libc::POLLIN,
         ));
         fds.push(interest(vm.shared.bell(), libc::POLLIN));
+        let children = vm
+            .children
+            .as_ref()
+            .map(|children| children.fd().as_raw_fd());
+        fds.push(interest(children.unwrap_or(-1), libc::POLLIN));
         let moving = !vm.is_paused();
         if moving {
             vm.shared.hardware().interests(&mut fds);
@@ -72,10 +78,13 @@ fn run(vm: &mut Microvm, control: &Control) -> Turn {
                 return finish(control, ending);
             }
         }
-        let mut ready = fds.iter();
-        let control_ready = ready.next().is_some_and(|fd| fd.revents != 0);
+        let is_ready = |at: usize| fds.get(at).is_some_and(|fd| fd.revents != 0);
+        let control_ready = is_ready(0);
+        if is_ready(2) {
+            tell_children(vm, control);
+        }
         if moving {
-            work = vm.shared.hardware().serve(fds.get(2..).unwrap_or_default());
+            work = vm.shared.hardware().serve(fds.get(3..).unwrap_or_default());
             tell_work(vm, control, &mut work);
         }
         if let (true, Some(socket)) = (control_ready, control) {
@@ -102,6 +111,12 @@ fn tell_work(vm: &Microvm, control: Option<&Control>, work: &mut Work) {
     }
     for (port, stream) in work.connects.drain(..) {
         tell(control, Event::GuestConnect { port }, &[stream]);
+    }
+}
+
+fn tell_children(vm: &Microvm, control: Option<&Control>) {
+    for ended in vm.children.iter().flat_map(Children::take_ended) {
+        tell(control, Event::ChildEnded(ended), &[]);
     }
 }
 
@@ -135,7 +150,7 @@ fn answer(vm: &mut Microvm, control: &Control, ask: Ask, files: Vec<OwnedFd>) ->
     let answer = match request {
         Request::Fork(spec) => match fork::fork(vm, spec, files) {
             Ok(Forked::Infant(infant)) => return Some(Turn::Infant(infant)),
-            Ok(Forked::Mother(times)) => Ok((Reply::Forked(times), Vec::new())),
+            Ok(Forked::Mother { times, point }) => Ok((Reply::Forked { times, point }, Vec::new())),
             Err(refusal) => Err(refusal),
         },
         request => handle(vm, request, files),
@@ -175,6 +190,7 @@ fn handle(vm: &mut Microvm, request: Request, files: Vec<OwnedFd>) -> Answer {
         Request::Resume => vm.resume().map(done),
         Request::Pause => vm.pause().map(done),
         Request::Seal => seal(vm).map(|reply| (reply, Vec::new())),
+        Request::Collapse { units } => collapse(vm, &units).map(|reply| (reply, Vec::new())),
         Request::Template => warm::template(vm).map(|fds| (Reply::Template, fds)),
         Request::Stats => Ok((Reply::Stats(stats(vm)), Vec::new())),
         Request::Console { offset } => {
@@ -247,6 +263,30 @@ fn seal(vm: &mut Microvm) -> Result<Reply, Refusal> {
     }))
 }
 
+fn collapse(vm: &mut Microvm, units: &[u32]) -> Result<Reply, Refusal> {
+    const COLLAPSE: &str = "collapse";
+    if vm.machine.is_none() || units.len() > MAX_UNITS {
+        return Err(refuse(
+            COLLAPSE,
+            "this is a frozen checkpoint, or too much is asked for at once",
+            "collapse at most 8 units of a machine at a time",
+        ));
+    }
+    let mut paused_nanos = Vec::with_capacity(units.len());
+    for unit in units {
+        let memory = because(COLLAPSE, "free memory on the host");
+        let empty = vm.ram.prepare_collapse(*unit).map_err(&memory)?;
+        let began = now();
+        let ram = &vm.ram;
+        vm.vcpus
+            .while_stopped(|| ram.collapse(empty))
+            .map_err(because(COLLAPSE, "the machine has ended; start another"))?
+            .map_err(&memory)?;
+        paused_nanos.push(now().as_nanos().saturating_sub(began.as_nanos()));
+    }
+    Ok(Reply::Collapsed { paused_nanos })
+}
+
 fn stats(vm: &Microvm) -> Stats {
     let times = vm.vcpus.times().next().unwrap_or_default();
     Stats {
@@ -259,6 +299,8 @@ fn stats(vm: &Microvm) -> Stats {
         first_exit: times.first_exit,
         layers: vm.shared.hardware().layers(),
         depth: vm.depth,
+        ram_address: vm.ram.address(),
+        ram_bytes: vm.ram.bytes(),
     }
 }
 

@@ -131,6 +131,7 @@ pub(super) fn load(fds: Vec<OwnedFd>) -> Result<Microvm, Refusal> {
             state: state.machine,
             clock: ClockPolicy::Resumes,
         }),
+        children: None,
         orphan: OrphanPolicy::End,
         depth: state.depth + 1,
     };

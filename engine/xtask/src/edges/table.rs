@@ -31,6 +31,7 @@ const SERVICE_MAY_USE: &[&str] = &[
     "brood-image",
     "brood-cell",
     "brood-hooks",
+    "brood-policy",
     "brood-store",
     "brood-meter",
     "brood-supervisor",
@@ -68,7 +69,16 @@ pub(super) const CRATES: &[Rule] = &[
     rule("brood-price-table", &["brood-plugin"], KVM_AND_SERVERS),
     rule("brood-plugin-build", &["brood-plugin"], KVM_AND_SERVERS),
     rule("brood-hooks", &["brood-units"], KVM_AND_SERVERS),
-    rule("brood-plugin-host", &["brood-units", "brood-hooks"], KVM),
+    rule(
+        "brood-policy",
+        &["brood-units", "brood-hooks"],
+        KVM_AND_SERVERS,
+    ),
+    rule(
+        "brood-plugin-host",
+        &["brood-units", "brood-hooks", "brood-policy"],
+        KVM,
+    ),
     rule("brood-store", &["brood-units"], KVM),
     rule(
         "brood-meter",

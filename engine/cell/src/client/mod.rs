@@ -1,8 +1,17 @@
 //! The engine's end of a cell: start it, ask it, hear it, reap it.
 //!
-//! One reader thread a cell takes packets off the socket, hands the disk its layers and wakes whoever waits.
-//! Invariant: a [`Cell`] owns its process; dropping it kills and reaps it, so nothing is left behind. Daughters
-//! become children of the process that called [`become_reaper`], since the frozen point they come from exits.
+//! A reader thread takes packets off all sockets, hands disks their layers and wakes whoever waits.
+//! Invariant: a [`Cell`] owns its process; dropping it kills it and sees it reaped, so nothing is left behind. A
+//! daughter whose mother has ended becomes a child of the process that called [`become_reaper`].
+
+mod birth;
+mod collapse;
+mod exits;
+mod reader;
+
+use reader::Heard;
+
+pub use collapse::Collapsed;
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -16,11 +25,8 @@ use std::time::{Duration, Instant as Deadline};
 use brood_bare_guest::mailbox::{self, Command, Outcome};
 use brood_units::Instant;
 use brood_vmm::now;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
-};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::protocol::{
     Ask, BirthTimes, Checkpoint, Ending, Event, ForkSpec, ForkTimes, FromCell, GuestSpec,
@@ -33,9 +39,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The most answers to asks that were given up, and the most events, that wait to be looked at.
 const MAX_ANSWERS: usize = 64;
 const MAX_EVENTS: usize = 1024;
-/// How long one who closed her socket may take to end.
-const LAST_BREATH: Duration = Duration::from_secs(10);
-const READER_STACK: usize = 128 << 10;
 
 /// A cell could not be started, asked or heard.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +95,16 @@ pub struct EndCause {
     pub code: Option<i32>,
     /// The signal that killed it, if one did.
     pub signal: Option<i32>,
+}
+
+impl EndCause {
+    fn unknown() -> Self {
+        Self {
+            ending: None,
+            code: None,
+            signal: None,
+        }
+    }
 }
 
 impl std::fmt::Display for EndCause {
@@ -176,23 +189,24 @@ type Answer = (Result<Reply, Refusal>, Vec<OwnedFd>);
 struct Inbox {
     answers: HashMap<u64, Answer>,
     events: VecDeque<(Event, Vec<OwnedFd>)>,
-    /// The frozen point and whom it forked, where this line belongs to the last of them.
-    delivered: Option<Delivered>,
+    /// Whom the frozen point forked, where this line belongs to what it became.
+    delivered: Option<Vec<u32>>,
     ending: Option<Ending>,
     closed: bool,
 }
 
-/// A frozen point's last word.
-struct Delivered {
-    point: Option<OwnedFd>,
-    infants: Vec<u32>,
+/// What the cells of one lineage share on the engine's side.
+#[derive(Clone, Debug)]
+pub(crate) struct Kin {
+    layers: LayerSource,
+    exits: Arc<exits::Exits>,
 }
 
 struct Line {
     control: Control,
     inbox: Mutex<Inbox>,
     changed: Condvar,
-    layers: LayerSource,
+    kin: Kin,
 }
 
 /// A running cell.
@@ -202,8 +216,6 @@ pub struct Cell {
     pid: u32,
     pidfd: Option<OwnedFd>,
     birth: BirthTimes,
-    /// The frozen point of her last fork: if she ends before it, it becomes a child of this process.
-    point: Option<OwnedFd>,
     reaped: Option<EndCause>,
 }
 
@@ -232,7 +244,8 @@ impl Cell {
                 program: program.path.clone(),
                 source,
             })?;
-        let mut cell = Self::over(ours, layers)?;
+        let exits = Arc::default();
+        let mut cell = Self::over(ours, Kin { layers, exits })?;
         cell.pid = child.id();
         let pid = Pid::from_child(&child);
         cell.pidfd = Some(pidfd_open(pid, PidfdFlags::empty()).map_err(call("pidfd_open"))?);
@@ -323,28 +336,24 @@ impl Cell {
         drop(files);
         drop(theirs);
         let answer = self.answer(id);
-        let layers = self.line.layers.clone();
-        let times = match answer {
-            Ok((Reply::Forked(times), _)) => times,
+        let (times, point) = match answer {
+            Ok((Reply::Forked { times, point }, _)) => (times, point),
             Ok((other, _)) => return Err(CellError::Confused(format!("{other:?}"))),
             Err(error @ CellError::Ended(_)) => {
-                let (born, point) = deliver(ours, &layers);
-                drop(born);
-                point.iter().for_each(bury_point);
+                drop(birth::deliver(ours, &self.line.kin, None));
                 return Err(error);
             }
             Err(error) => return Err(error),
         };
-        let (mut born, point) = deliver(ours, &layers);
-        self.point = point;
+        let mut born = birth::deliver(ours, &self.line.kin, Some(point));
         let checkpoint = match checkpoint {
-            Checkpoint::Keep => born.pop_back(),
+            Checkpoint::Keep => born.pop(),
             Checkpoint::Drop => None,
         };
         Ok(Fork {
             asked,
             times,
-            daughters: born.into(),
+            daughters: born,
             checkpoint,
         })
     }
@@ -547,46 +556,22 @@ impl Cell {
         }
     }
 
-    fn over(fd: OwnedFd, layers: LayerSource) -> Result<Self, CellError> {
+    fn over(fd: OwnedFd, kin: Kin) -> Result<Self, CellError> {
         let line = Arc::new(Line {
             control: Control::new(fd),
             inbox: Mutex::default(),
             changed: Condvar::new(),
-            layers,
+            kin,
         });
-        let reader = Arc::clone(&line);
-        std::thread::Builder::new()
-            .name("cell-reader".to_owned())
-            .stack_size(READER_STACK)
-            .spawn(move || reader.listen())
-            .map_err(|source| CellError::Call {
-                operation: "start of a reader",
-                source,
-            })?;
+        reader::hear(Arc::clone(&line))?;
         Ok(Self {
             line,
             next_ask: 1,
             pid: 0,
             pidfd: None,
             birth: BirthTimes::default(),
-            point: None,
             reaped: None,
         })
-    }
-
-    /// Waits for the first cry; one that ended without any is [`CellError::Ended`] with no cause yet.
-    fn born(&mut self, index: u32) -> Result<(), CellError> {
-        let cry = |event: &Event| matches!(event, Event::Born { .. } | Event::Stillborn { .. });
-        match self.event(cry, PATIENCE)? {
-            (Event::Born { pid, times, .. }, mut fds) => {
-                self.pid = pid;
-                self.birth = times;
-                self.pidfd = fds.pop();
-                Ok(())
-            }
-            (Event::Stillborn { reason, .. }, _) => Err(CellError::Stillborn { index, reason }),
-            (other, _) => Err(CellError::Confused(format!("{other:?}"))),
-        }
     }
 
     fn ready(&mut self, request: Request, files: &[BorrowedFd<'_>]) -> Result<(), CellError> {
@@ -608,8 +593,11 @@ impl Cell {
     fn ask(&mut self, request: Request, files: &[BorrowedFd<'_>]) -> Result<u64, CellError> {
         let id = self.next_ask;
         self.next_ask += 1;
-        self.line.control.send(&Ask { id, request }, files)?;
-        Ok(id)
+        match self.line.control.send(&Ask { id, request }, files) {
+            Ok(()) => Ok(id),
+            Err(SocketError::Closed) => Err(self.ended()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn answer(&mut self, id: u64) -> Result<(Reply, Vec<OwnedFd>), CellError> {
@@ -630,7 +618,7 @@ impl Cell {
             }
             if inbox.closed {
                 drop(inbox);
-                return Err(CellError::Ended(self.reap()?));
+                return Err(self.ended());
             }
             let left = deadline.saturating_duration_since(Deadline::now());
             if left.is_zero() {
@@ -645,23 +633,27 @@ impl Cell {
         }
     }
 
+    /// How a cell that closed its socket has ended; one that goes on without it is killed.
+    fn ended(&mut self) -> CellError {
+        if self
+            .pidfd
+            .as_ref()
+            .is_some_and(|pidfd| !exits::ends_soon(pidfd))
+        {
+            // It has ended after all if this fails.
+            self.kill().ok();
+        }
+        self.reap().map_or_else(|error| error, CellError::Ended)
+    }
+
     fn reap(&mut self) -> Result<EndCause, CellError> {
         if let Some(cause) = &self.reaped {
             return Ok(cause.clone());
         }
-        let mut cause = EndCause {
-            ending: None,
-            code: None,
-            signal: None,
+        let mut cause = match &self.pidfd {
+            Some(pidfd) => self.line.kin.exits.status_of(self.pid, pidfd)?,
+            None => EndCause::unknown(),
         };
-        if let Some(pidfd) = &self.pidfd {
-            wait_for_exit(pidfd)?;
-            if let Some(status) = take_status(pidfd)? {
-                cause.code = status.exit_status();
-                cause.signal = status.terminating_signal();
-            }
-        }
-        self.point.take().iter().for_each(bury_point);
         // The reader sees the end of the socket once the process is gone, after everything the cell said.
         let mut inbox = self.line.inbox();
         while !inbox.closed {
@@ -694,57 +686,61 @@ impl Line {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn listen(&self) {
-        loop {
-            match self.control.receive::<FromCell>() {
-                Ok((FromCell::Answer { id, result }, fds)) => {
-                    let mut inbox = self.inbox();
-                    if id != 0 && inbox.answers.len() < MAX_ANSWERS {
-                        inbox.answers.insert(id, (result, fds));
-                    }
-                }
-                Ok((FromCell::Event(Event::WantsLayer), _)) => self.give_layer(),
-                Ok((FromCell::Event(Event::Delivered { infants }), mut fds)) => {
-                    self.inbox().delivered = Some(Delivered {
-                        point: fds.pop(),
-                        infants,
-                    });
-                }
-                Ok((FromCell::Event(event), fds)) => {
-                    let mut inbox = self.inbox();
-                    if let Event::Ended(ending) = &event {
-                        inbox.ending = Some(ending.clone());
-                    }
-                    // What nobody looks at is not kept for ever, least of all the streams a guest opens.
-                    if inbox.events.len() < MAX_EVENTS {
-                        inbox.events.push_back((event, fds));
-                    }
-                }
-                Err(SocketError::Malformed(_)) => {}
-                Err(_) => {
-                    self.inbox().closed = true;
-                    self.changed.notify_all();
-                    return;
+    /// Takes one packet off the socket, which has one or has ended.
+    fn hear(&self) -> Heard {
+        let mut heard = Heard::More;
+        match self.control.receive::<FromCell>() {
+            Ok((FromCell::Answer { id, result }, fds)) => {
+                let mut inbox = self.inbox();
+                if id != 0 && inbox.answers.len() < MAX_ANSWERS {
+                    inbox.answers.insert(id, (result, fds));
                 }
             }
-            self.changed.notify_all();
+            Ok((FromCell::Event(event), fds)) => self.take(event, fds),
+            Err(SocketError::Malformed(_)) => {}
+            Err(_) => {
+                self.inbox().closed = true;
+                heard = Heard::End;
+            }
+        }
+        self.changed.notify_all();
+        heard
+    }
+
+    fn take(&self, event: Event, fds: Vec<OwnedFd>) {
+        match event {
+            Event::WantsLayer => self.give_layer(),
+            Event::Delivered { infants } => self.inbox().delivered = Some(infants),
+            Event::ChildEnded(end) => self.kin.exits.tell(end),
+            event => {
+                let mut inbox = self.inbox();
+                if let Event::Ended(ending) = &event {
+                    inbox.ending = Some(ending.clone());
+                }
+                // What nobody looks at is not kept for ever, least of all the streams a guest opens.
+                if inbox.events.len() < MAX_EVENTS {
+                    inbox.events.push_back((event, fds));
+                }
+            }
         }
     }
 
-    /// The frozen point and whom it forked, or none if it ended without telling.
-    fn delivered(&self) -> Option<Delivered> {
+    /// Whom the frozen point forked, in order; none of them if it ended without telling.
+    fn delivered(&self) -> Vec<u32> {
         let inbox = self.inbox();
         let silent = |inbox: &mut Inbox| inbox.delivered.is_none() && !inbox.closed;
         let (mut inbox, _) = self
             .changed
-            .wait_timeout_while(inbox, LAST_BREATH, silent)
+            .wait_timeout_while(inbox, PATIENCE, silent)
             .unwrap_or_else(PoisonError::into_inner);
-        inbox.delivered.take()
+        inbox.delivered.take().unwrap_or_default()
     }
 
-    /// Without a layer the guest's writes wait; the event queue then shows why.
+    /// Without a layer the guest's writes wait; the event queue then shows why. The reader does not wait for a cell that
+    /// takes nothing off its socket.
     fn give_layer(&self) {
         let given = self
+            .kin
             .layers
             .fresh()
             .map_err(|error| error.to_string())
@@ -754,116 +750,13 @@ impl Line {
                     request: Request::GiveLayer,
                 };
                 self.control
-                    .send(&ask, &[layer.as_fd()])
+                    .send_at_once(&ask, &[layer.as_fd()])
                     .map_err(|error| error.to_string())
             });
         if given.is_err() {
             self.inbox()
                 .events
                 .push_back((Event::WantsLayer, Vec::new()));
-        }
-    }
-}
-
-/// Those at the other ends of `ours`, each once she has said that she lives, and the point they came from.
-fn deliver(
-    ours: Vec<OwnedFd>,
-    layers: &LayerSource,
-) -> (VecDeque<Result<Cell, CellError>>, Option<OwnedFd>) {
-    let mut infants: Vec<_> = ours
-        .into_iter()
-        .map(|fd| Cell::over(fd, layers.clone()))
-        .collect();
-    let cries: Vec<_> = (0..)
-        .zip(&mut infants)
-        .map(|(index, cell)| cell.as_mut().map_or(Ok(()), |cell| cell.born(index)))
-        .collect();
-    // Before any line is closed: the last of them carries the point's word, whatever became of her who shared it.
-    let last = infants.last().and_then(|cell| cell.as_ref().ok());
-    let delivered = last.and_then(|cell| cell.line.delivered());
-    let mut born: VecDeque<_> = infants
-        .into_iter()
-        .zip(cries)
-        .map(|(cell, cry)| cell.and_then(|cell| cry.map(|()| cell)))
-        .collect();
-    let Some(Delivered { point, infants }) = delivered else {
-        return (born, None);
-    };
-    if born.iter().any(Result::is_err) {
-        // While the point lives its infants are its children, and their status is not for this process.
-        point.iter().for_each(|point| {
-            ends_soon(point);
-        });
-    }
-    for ((index, pid), infant) in (0..).zip(infants).zip(&mut born) {
-        let Err(error) = infant else { continue };
-        let cause = bury(pid);
-        if let (CellError::Ended(_), Some(cause)) = (&*error, cause) {
-            *error = CellError::Stillborn {
-                index,
-                reason: format!("ended while being born: {cause}"),
-            };
-        }
-    }
-    (born, point)
-}
-
-/// Takes the status of a frozen point whose mother has ended. While she lived, the kernel did so at its end.
-fn bury_point(point: &OwnedFd) {
-    if ends_soon(point) {
-        // No status means that it is no child of this process: it ended before she did.
-        waitid(WaitId::PidFd(point.as_fd()), WaitIdOptions::EXITED).ok();
-    }
-}
-
-fn ends_soon(pidfd: &OwnedFd) -> bool {
-    let limit = Timespec {
-        tv_sec: LAST_BREATH.as_secs().cast_signed(),
-        tv_nsec: 0,
-    };
-    matches!(
-        poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&limit)),
-        Ok(1)
-    )
-}
-
-/// Takes the status of a child of this process that ended without a word. It is never killed by its number, which is
-/// only what another process has said.
-fn bury(pid: u32) -> Option<EndCause> {
-    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
-    let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-    if !ends_soon(&pidfd) {
-        return None;
-    }
-    let status = take_status(&pidfd).ok()??;
-    Some(EndCause {
-        ending: None,
-        code: status.exit_status(),
-        signal: status.terminating_signal(),
-    })
-}
-
-fn wait_for_exit(pidfd: &OwnedFd) -> Result<(), CellError> {
-    loop {
-        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], None) {
-            Ok(_) => return Ok(()),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(call("poll")(errno)),
-        }
-    }
-}
-
-/// The status of an ended child. While the frozen point a daughter came from still makes her sisters, she is its
-/// child and not ours yet; a process that was never ours has no status for us.
-fn take_status(pidfd: &OwnedFd) -> Result<Option<rustix::process::WaitIdStatus>, CellError> {
-    let deadline = Deadline::now() + LAST_BREATH;
-    loop {
-        match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
-            Ok(status) => return Ok(status),
-            Err(Errno::INTR) => {}
-            Err(Errno::CHILD) if Deadline::now() < deadline => std::thread::yield_now(),
-            Err(Errno::CHILD) => return Ok(None),
-            Err(errno) => return Err(call("waitid")(errno)),
         }
     }
 }

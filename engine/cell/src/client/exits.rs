@@ -1,0 +1,130 @@
+//! How processes of one lineage ended.
+//!
+//! A daughter is a child of the cell she was forked by while that cell lives, and then of this process, the reaper of
+//! all cells. So her status is either taken here or told by her parent; whoever waits looks in both places.
+//! Invariant: a status is given out once, and those nobody asks for are forgotten, oldest first.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant as Deadline};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
+
+use super::{CellError, EndCause, call};
+use crate::protocol::ChildEnd;
+
+/// How long one who closed her socket may take to end, and a parent to tell how her child ended.
+const LAST_BREATH: Duration = Duration::from_secs(10);
+/// A child that changes hands, because her parent has just ended, is looked for again this often.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// The most ends that wait to be asked for.
+const MAX_UNASKED: usize = 1024;
+
+/// What the cells of one lineage have told of their children.
+#[derive(Debug, Default)]
+pub(super) struct Exits {
+    told: Mutex<VecDeque<ChildEnd>>,
+    changed: Condvar,
+}
+
+impl Exits {
+    /// A cell has taken the status of a child.
+    pub(super) fn tell(&self, end: ChildEnd) {
+        let mut told = self.told();
+        if told.len() == MAX_UNASKED {
+            told.pop_front();
+        }
+        told.push_back(end);
+        self.changed.notify_all();
+    }
+
+    /// Waits for the end of a process of the lineage and takes its status; none if it is not to be had.
+    pub(super) fn status_of(&self, pid: u32, pidfd: &OwnedFd) -> Result<EndCause, CellError> {
+        wait_for_exit(pidfd)?;
+        let deadline = Deadline::now() + LAST_BREATH;
+        let mut told = self.told();
+        loop {
+            if let Some(at) = told.iter().position(|end| end.pid == pid) {
+                let end = told.remove(at);
+                return Ok(end.map_or_else(EndCause::unknown, EndCause::from));
+            }
+            match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
+                Ok(Some(status)) => {
+                    return Ok(EndCause {
+                        ending: None,
+                        code: status.exit_status(),
+                        signal: status.terminating_signal(),
+                    });
+                }
+                Ok(None) | Err(Errno::INTR) => continue,
+                Err(Errno::CHILD) if Deadline::now() < deadline => {}
+                Err(Errno::CHILD) => return Ok(EndCause::unknown()),
+                Err(errno) => return Err(call("waitid")(errno)),
+            }
+            told = self
+                .changed
+                .wait_timeout(told, LOOK_AGAIN)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// The end of a process that closed its socket without a word. It is never killed by its number, which is only what
+    /// another process has said.
+    pub(super) fn of_silent(&self, pid: u32) -> Option<EndCause> {
+        let known = |told: &VecDeque<ChildEnd>| told.iter().any(|end| end.pid == pid);
+        let raw = Pid::from_raw(i32::try_from(pid).ok()?)?;
+        match pidfd_open(raw, PidfdFlags::empty()) {
+            Ok(pidfd) => ends_soon(&pidfd)
+                .then(|| self.status_of(pid, &pidfd).ok())
+                .flatten(),
+            // Reaped already: her parent tells, or has told.
+            Err(_) => {
+                let told = self.told();
+                let (mut told, _) = self
+                    .changed
+                    .wait_timeout_while(told, LAST_BREATH, |told| !known(told))
+                    .unwrap_or_else(PoisonError::into_inner);
+                let at = told.iter().position(|end| end.pid == pid)?;
+                told.remove(at).map(EndCause::from)
+            }
+        }
+    }
+
+    fn told(&self) -> MutexGuard<'_, VecDeque<ChildEnd>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl From<ChildEnd> for EndCause {
+    fn from(end: ChildEnd) -> Self {
+        Self {
+            ending: None,
+            code: end.code,
+            signal: end.signal,
+        }
+    }
+}
+
+/// Whether a process that has closed its socket ends within a last breath.
+pub(super) fn ends_soon(pidfd: &OwnedFd) -> bool {
+    let limit = Timespec {
+        tv_sec: LAST_BREATH.as_secs().cast_signed(),
+        tv_nsec: 0,
+    };
+    let mut polled = [PollFd::new(pidfd, PollFlags::IN)];
+    matches!(poll(&mut polled, Some(&limit)), Ok(1))
+}
+
+fn wait_for_exit(pidfd: &OwnedFd) -> Result<(), CellError> {
+    loop {
+        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], None) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(call("poll")(errno)),
+        }
+    }
+}

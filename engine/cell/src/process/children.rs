@@ -1,0 +1,71 @@
+//! The processes this cell has forked: it takes their status when they end and tells the engine how they ended.
+//!
+//! A daughter is a child of the cell she was forked by as long as that cell lives; then the engine, the reaper of all
+//! cells, inherits her. `SIGCHLD` is blocked in every thread, so it interrupts no vCPU, and read from a signalfd in
+//! the main loop. Invariant: no child that has ended stays a zombie for longer than one turn of that loop. Unsafe:
+//! the signal calls.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use crate::protocol::ChildEnd;
+
+/// Where the ends of children are heard.
+pub(super) struct Children(OwnedFd);
+
+impl Children {
+    /// Blocks `SIGCHLD` for this thread and all it will start, and listens for it.
+    pub(super) fn new() -> io::Result<Self> {
+        let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: the out-pointer is a live local.
+        unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+        // SAFETY: initialised above.
+        let mut set = unsafe { set.assume_init() };
+        // SAFETY: initialised above; the signal exists.
+        unsafe { libc::sigaddset(&mut set, libc::SIGCHLD) };
+        // SAFETY: the set is a live local and the old mask is not wanted.
+        let blocked = unsafe { libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) };
+        if blocked != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the set is a live local; -1 asks for a new descriptor.
+        let fd = unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a descriptor just made and owned by nobody else.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Becomes readable when a child has ended.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// Takes the status of every child that has ended.
+    pub(super) fn take_ended(&self) -> Vec<ChildEnd> {
+        let mut signal = [0_u8; std::mem::size_of::<libc::signalfd_siginfo>()];
+        // Several ends may share one signal, so what it says is not looked at; EAGAIN means it was taken already.
+        rustix::io::read(&self.0, &mut signal).ok();
+        let mut ended = Vec::new();
+        loop {
+            let mut status = 0;
+            // SAFETY: the out-pointer is a live local.
+            let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
+            let Some(pid) = u32::try_from(pid).ok().filter(|pid| *pid != 0) else {
+                break;
+            };
+            ended.push(ChildEnd {
+                pid,
+                code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
+                signal: libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)),
+            });
+        }
+        ended
+    }
+
+    /// In a forked child: the mother's descriptor is not ours to close.
+    pub(super) fn forget(self) {
+        std::mem::forget(self);
+    }
+}

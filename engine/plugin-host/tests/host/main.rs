@@ -1,0 +1,12 @@
+//! The plugin host with real components: what it promises, and what no component can do to it.
+#![expect(clippy::panic, reason = "a helper of a test ends the test")]
+
+mod component;
+mod place;
+
+mod admission;
+mod fault;
+mod hook;
+mod load;
+mod policies;
+mod swap;

@@ -1,0 +1,100 @@
+//! What most tests stand on: a host whose child is the real one, specs, asks.
+
+use std::sync::Arc;
+
+use brood_hooks::admission::{Facts, Item};
+use brood_hooks::{Admission, ForkRequest, HookName, Id128, Now, Origin, Principal, Resources};
+use brood_plugin_host::{
+    Asked, Binding, CompileOptions, Host, HostOptions, Plugin, Silent, VolatileState,
+};
+use brood_policy::{BindingSpec, Grants, Import, LogLevel, PluginSpec, StateOptions};
+use serde_json::{Value, json};
+
+/// The instant of all calls.
+pub(crate) const NOW: Now = Now::from_unix_nanos(1_700_000_000_000_000_000);
+
+pub(crate) fn options() -> HostOptions {
+    let mut options =
+        HostOptions::new(CompileOptions::new(env!("CARGO_BIN_EXE_brood-plugin-host")));
+    options.pool.instances = 16;
+    options
+}
+
+pub(crate) fn host() -> Host {
+    Host::start(
+        &options(),
+        Arc::new(VolatileState::default()),
+        Arc::new(Silent),
+    )
+    .expect("starts")
+}
+
+pub(crate) fn spec() -> PluginSpec {
+    PluginSpec {
+        id: "test".into(),
+        component: "test.wasm".into(),
+        digest: None,
+        grants: Grants(Import::ALL.to_vec()),
+        settings: json!({}),
+        state: StateOptions::default(),
+        log_level: LogLevel::Info,
+    }
+}
+
+pub(crate) fn request(count: u32) -> ForkRequest {
+    ForkRequest {
+        id: Id128::from_halves(1, 2),
+        operation: "fork".into(),
+        who: Principal {
+            tenant: "acme".into(),
+            ..Principal::default()
+        },
+        mother: Origin {
+            kind: "template".into(),
+            ..Origin::default()
+        },
+        count,
+        min_count: 1,
+        shape: Resources {
+            vcpu_milli: 1000,
+            memory_mib: 512,
+            disk_mib: 0,
+            more: vec![],
+        },
+        ..ForkRequest::default()
+    }
+}
+
+/// One request for eight daughters.
+pub(crate) fn ask() -> Arc<Asked<Admission>> {
+    Asked::new(vec![Item {
+        request: request(8),
+        facts: Facts::default(),
+    }])
+}
+
+/// A grant of so many.
+pub(crate) fn admit(count: u32) -> Value {
+    json!({ "ok": [{ "admit": {
+        "count": count, "shape": null, "ttl-ms": null, "holds": [],
+        "when-full": { "deny": denial("full") }, "add-labels": [], "warnings": [],
+    }}]})
+}
+
+pub(crate) fn denial(message: &str) -> Value {
+    json!({ "code": "quota", "message": message, "retry-after-ms": null })
+}
+
+pub(crate) struct Bound {
+    pub(crate) plugin: Arc<Plugin>,
+    pub(crate) binding: Arc<Binding<Admission>>,
+}
+
+/// Binds a component at admission, with changes to the binding.
+pub(crate) fn bind(host: &Host, bytes: &[u8], change: impl FnOnce(&mut BindingSpec)) -> Bound {
+    let plugin = host.add(&spec(), bytes).expect("loads");
+    let mut binding = BindingSpec::new(HookName::Admission, "test");
+    change(&mut binding);
+    let binding = host.bind(binding, &plugin, None).expect("binds");
+    Bound { plugin, binding }
+}
