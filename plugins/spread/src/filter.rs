@@ -6,6 +6,7 @@
 use brood_plugin::placement::{Candidate, Column, Question};
 use brood_plugin::types::HookError;
 
+use crate::score::WHOLE;
 use crate::settings::{Fact, Policy};
 
 /// Most reasons in one answer; the last is for whatever has no room in the list.
@@ -35,7 +36,7 @@ impl Reasons {
 }
 
 /// What the labels of a set mean: a refusal, or what preferences add to the score.
-type Standing = Result<u32, u16>;
+type Standing = Result<u64, u16>;
 
 /// The filters for one question.
 pub(crate) struct Filter<'a> {
@@ -171,7 +172,7 @@ impl<'a> Filter<'a> {
 }
 
 /// What is said of a candidate: what preferences add, and the most daughters it may get; or the index of a reason.
-pub(crate) type Place = Result<(u32, u32), u16>;
+pub(crate) type Place = Result<(u64, u32), u16>;
 
 /// How many shares fit into what is free above a reserve.
 fn fits(free: u32, reserve: u32, share: u32) -> u32 {
@@ -209,7 +210,9 @@ fn labels_stand(
         .prefer
         .iter()
         .filter(|(key, value, _)| has(key, value));
-    Ok(preferred.map(|(_, _, weight)| u32::from(*weight)).sum())
+    Ok(preferred
+        .map(|(_, _, weight)| u64::from(*weight) * u64::from(WHOLE))
+        .sum())
 }
 
 fn is_tolerated(policy: &Policy, question: &Question, taint: &str, value: &str) -> bool {

@@ -1,11 +1,11 @@
-//! The score of a candidate: parts of 0 to 1000, weighted.
+//! The score of a candidate: the mean of its parts, each 0 to 10000, by weight.
 
 use brood_plugin::placement::{Candidate, Column, Question};
 
 use crate::settings::{Fact, Policy};
 
 /// The whole of a part.
-const WHOLE: u64 = 1000;
+pub(crate) const WHOLE: u32 = 10_000;
 
 /// What a part is measured against: the extremes over all usable candidates.
 pub(crate) struct Scale {
@@ -23,23 +23,25 @@ pub(crate) struct Scale {
 /// A quantity that others are parts of, ready to divide by: a division takes ten times as long as the rest.
 struct Whole {
     amount: u32,
-    /// `2^32 * 1000 / amount`, rounded up.
+    /// `2^32 * WHOLE / amount`, rounded up.
     inverse: u64,
 }
 
 impl Whole {
     fn new(amount: u32) -> Self {
-        let inverse = (WHOLE << 32).div_ceil(u64::from(amount.max(1)));
+        let inverse = (u64::from(WHOLE) << 32).div_ceil(u64::from(amount.max(1)));
         Self { amount, inverse }
     }
 
-    /// How much of it an amount is, in 1/1000, at most all; of nothing, none. Above 2^22 the last digit may be one more.
-    fn part(&self, amount: u32) -> u64 {
+    /// How much of it an amount is, in 1/10000, at most all; of nothing, none. Above 2^18 the last digit may be one more.
+    fn part(&self, amount: u32) -> u32 {
         if amount >= self.amount {
             return if self.amount == 0 { 0 } else { WHOLE };
         }
-        // amount < whole, so the product is below 1000 * 2^32 + 2^32.
-        (u64::from(amount) * self.inverse) >> 32
+        // amount < self.amount < 2^32 and inverse <= 2^32 * WHOLE / self.amount + 1: the product is below 2^32 * (WHOLE + 1).
+        // A checked product of 64 bits would take as long as all the rest.
+        let part = u64::from(amount).wrapping_mul(self.inverse) >> 32;
+        u32::try_from(part).unwrap_or(WHOLE).min(WHOLE)
     }
 }
 
@@ -96,7 +98,7 @@ impl Scale {
         policy: &Policy,
         facts: &[(&Fact, &Column)],
         (index, candidate): (usize, &Candidate),
-        (preferred, room): (u32, u32),
+        (preferred, room): (u64, u32),
     ) -> u16 {
         let free = self.free_memory.part(candidate.free.memory_mib);
         let tenant = self.tenant_live.part(candidate.tenant_live);
@@ -107,36 +109,44 @@ impl Scale {
         };
         let idle = WHOLE - self.permille.part(candidate.cpu_load.into());
         let calm = WHOLE - self.permille.part(candidate.memory_pressure.into());
-        let mut sum = u64::from(policy.room) * room_part
-            + u64::from(policy.warm) * self.wanted.part(candidate.warm_shells.into())
-            + u64::from(policy.resident) * self.mother_mib.part(candidate.parent_resident_mib)
-            + u64::from(policy.tenant) * tenant_part
-            + u64::from(policy.load) * idle
-            + u64::from(policy.pressure) * calm
-            + u64::from(policy.together) * self.wanted.part(room)
-            + u64::from(preferred) * WHOLE;
+        // A weight times a part is below 2^16 * 10000: it fits 32 bits.
+        let weighed = |weight: u16, part: u32| u64::from(u32::from(weight) * part);
+        let mut sum = weighed(policy.room, room_part)
+            + weighed(policy.warm, self.wanted.part(candidate.warm_shells.into()))
+            + weighed(
+                policy.resident,
+                self.mother_mib.part(candidate.parent_resident_mib),
+            )
+            + weighed(policy.tenant, tenant_part)
+            + weighed(policy.load, idle)
+            + weighed(policy.pressure, calm)
+            + preferred;
+        if policy.together > 0 {
+            sum += weighed(policy.together, self.wanted.part(room));
+        }
         for ((fact, column), (least, range)) in facts.iter().zip(&self.facts) {
             let value = column.values.get(index).copied().unwrap_or(*least);
             // Differences of two 64-bit values, in 64 bits without sign.
             let part = wide_part(value.abs_diff(*least), *range);
-            sum += u64::from(fact.weight) * if fact.more { part } else { WHOLE - part };
+            sum += weighed(fact.weight, if fact.more { part } else { WHOLE - part });
         }
-        u16::try_from(sum * 10 / self.weights)
+        u16::try_from(sum / self.weights)
             .unwrap_or(10_000)
             .min(10_000)
     }
 }
 
 /// As [`Whole::part`], for amounts of 64 bits.
-fn wide_part(amount: u64, whole: u64) -> u64 {
+fn wide_part(amount: u64, whole: u64) -> u32 {
     if amount >= whole {
         return if whole == 0 { 0 } else { WHOLE };
     }
-    match amount.checked_mul(WHOLE) {
+    let part = match amount.checked_mul(WHOLE.into()) {
         Some(product) => product / whole,
-        // Both are large: what is lost is below 1/1000.
-        None => amount / (whole / WHOLE),
-    }
+        // Both are large: what is lost is below 1/10000.
+        None => amount / (whole / u64::from(WHOLE)),
+    };
+    u32::try_from(part).unwrap_or(WHOLE).min(WHOLE)
 }
 
 #[cfg(test)]
@@ -145,11 +155,15 @@ mod tests {
 
     #[test]
     fn part_is_the_rounded_down_quotient_of_ordinary_amounts() {
-        for whole in [1, 3, 7, 512, 1000, 65_537, 1 << 22] {
+        for whole in [1, 3, 7, 512, 1000, 65_537, 1 << 18] {
             for step in 0..1000 {
                 let amount = u32::try_from(u64::from(whole) * step / 999).unwrap();
-                let exact = u64::from(amount) * 1000 / u64::from(whole);
-                assert_eq!(Whole::new(whole).part(amount), exact, "{amount} of {whole}");
+                let exact = u64::from(amount) * 10_000 / u64::from(whole);
+                assert_eq!(
+                    u64::from(Whole::new(whole).part(amount)),
+                    exact,
+                    "{amount} of {whole}"
+                );
             }
         }
         assert_eq!(Whole::new(0).part(5), 0);
@@ -159,10 +173,10 @@ mod tests {
     fn part_of_the_largest_amounts_is_never_more_than_the_whole() {
         for whole in [u32::MAX, u32::MAX - 1, 1 << 31, (1 << 31) + 1] {
             for amount in [whole - 1, whole - 2, whole / 2, whole, u32::MAX] {
-                let exact = (u64::from(amount) * 1000 / u64::from(whole)).min(1000);
-                let part = Whole::new(whole).part(amount);
+                let exact = (u64::from(amount) * 10_000 / u64::from(whole)).min(10_000);
+                let part = u64::from(Whole::new(whole).part(amount));
                 assert!(
-                    part == exact || part == (exact + 1).min(1000),
+                    part == exact || part == (exact + 1).min(10_000),
                     "{amount} of {whole}: {part}"
                 );
             }
