@@ -16,10 +16,9 @@ use crate::check::{CheckError, Report, check};
 use crate::component::{ComponentError, component};
 use crate::toolchain::{TARGET, Toolchain};
 
-/// The release profile, whatever the crate's workspace says: small first, then fast. One codegen unit and fat LTO, so
-/// that only code that is called remains.
-const PROFILE: [(&str, &str); 8] = [
-    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "s"),
+/// The release profile, whatever the crate's workspace says. One codegen unit and fat LTO, so that only code that is
+/// called remains; overflow traps, so that no sum is silently wrong.
+const PROFILE: [(&str, &str); 7] = [
     ("CARGO_PROFILE_RELEASE_LTO", "fat"),
     ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),
     ("CARGO_PROFILE_RELEASE_PANIC", "abort"),
@@ -145,6 +144,8 @@ pub fn build(toolchain: &Toolchain, spec: &BuildSpec) -> Result<Built, BuildErro
 /// What cargo says of the crate.
 struct Plan {
     package: String,
+    /// `s`, or `2` where the manifest says `optimize = "speed"` under `[package.metadata.brood]`.
+    level: &'static str,
     target: PathBuf,
     /// Flags for rustc: paths that would differ from machine to machine.
     flags: OsString,
@@ -169,8 +170,14 @@ impl Plan {
         }
         let metadata: Value = serde_json::from_slice(&output.stdout)
             .map_err(|error| no_crate(format!("its metadata: {error}")))?;
-        let package = package_in(&metadata, &spec.directory)
+        let manifest = package_in(&metadata, &spec.directory)
             .ok_or_else(|| no_crate("a workspace without a package of its own".to_owned()))?;
+        let level = level(manifest).map_err(no_crate)?;
+        let package = manifest
+            .get("name")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let package = package.to_owned();
         let text = |key: &str| metadata.get(key).and_then(Value::as_str).map(PathBuf::from);
         let own = || text("target_directory").map(|target| target.join("wasm"));
         let target = spec.target.clone().or_else(own);
@@ -189,6 +196,7 @@ impl Plan {
         }
         Ok(Self {
             package,
+            level,
             target: target.join(toolchain.name()),
             flags,
         })
@@ -213,6 +221,7 @@ fn compile(toolchain: &Toolchain, spec: &BuildSpec, plan: &Plan) -> Result<PathB
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_BUILD_TARGET")
         .envs(PROFILE)
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", plan.level)
         .stderr(Stdio::inherit());
     toolchain.prepare(&mut cargo);
     let output = cargo.output().map_err(BuildError::Start)?;
@@ -237,14 +246,27 @@ fn locked(lock: Lock) -> &'static [&'static str] {
 }
 
 /// The package whose manifest lies in the directory.
-fn package_in(metadata: &Value, directory: &Path) -> Option<String> {
+fn package_in<'a>(metadata: &'a Value, directory: &Path) -> Option<&'a Value> {
     let manifest = directory.join("Cargo.toml").canonicalize().ok()?;
-    let packages = metadata.get("packages")?.as_array()?;
-    let text = |package: &Value, key: &str| Some(package.get(key)?.as_str()?.to_owned());
-    let here = packages.iter().find(|package| {
-        text(package, "manifest_path").is_some_and(|path| Path::new(&path) == manifest)
-    })?;
-    text(here, "name")
+    let is_here = |package: &&Value| {
+        let path = package.get("manifest_path").and_then(Value::as_str);
+        path.is_some_and(|path| Path::new(path) == manifest)
+    };
+    metadata.get("packages")?.as_array()?.iter().find(is_here)
+}
+
+/// Which way the crate wants to be optimised. Size is the default: most of a component is read once, in `prepare`.
+fn level(package: &Value) -> Result<&'static str, String> {
+    let wish = package
+        .get("metadata")
+        .and_then(|metadata| metadata.get("brood")?.get("optimize"));
+    match wish.map(Value::as_str) {
+        None | Some(Some("size")) => Ok("s"),
+        Some(Some("speed")) => Ok("2"),
+        Some(_) => {
+            Err("package.metadata.brood.optimize is neither \"size\" nor \"speed\"".to_owned())
+        }
+    }
 }
 
 /// Directories that hold crates of registries: `…/registry/src/INDEX`.
@@ -278,4 +300,75 @@ fn module_of(line: &str, package: &str) -> Option<PathBuf> {
     files
         .find(|file| file.ends_with(".wasm"))
         .map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn size_is_the_default_and_a_word_that_is_neither_is_refused() {
+        let with = |metadata: Value| level(&json!({ "metadata": metadata }));
+        assert_eq!(with(Value::Null), Ok("s"));
+        assert_eq!(with(json!({"brood": {"optimize": "size"}})), Ok("s"));
+        assert_eq!(with(json!({"brood": {"optimize": "speed"}})), Ok("2"));
+        assert!(with(json!({"brood": {"optimize": "fast"}})).is_err());
+        assert!(with(json!({"brood": {"optimize": 3}})).is_err());
+    }
+
+    #[test]
+    fn module_of_another_crate_or_of_no_artifact_is_not_taken() {
+        let line = |reason: &str, name: &str, file: &str| {
+            json!({"reason": reason, "target": {"name": name}, "filenames": [file]}).to_string()
+        };
+        let is = |line: String| module_of(&line, "my-quota").is_some();
+        assert!(is(line(
+            "compiler-artifact",
+            "my_quota",
+            "/t/my_quota.wasm"
+        )));
+        assert!(!is(line("compiler-artifact", "serde", "/t/serde.wasm")));
+        assert!(!is(line(
+            "compiler-artifact",
+            "my_quota",
+            "/t/libmy_quota.rlib"
+        )));
+        assert!(!is(line(
+            "build-script-executed",
+            "my_quota",
+            "/t/my_quota.wasm"
+        )));
+        assert!(!is("not json".to_owned()));
+    }
+
+    #[test]
+    fn directory_without_a_crate_is_said_in_the_words_of_cargo() {
+        let directory = tempfile::tempdir().unwrap();
+        let spec = BuildSpec {
+            directory: directory.path().to_path_buf(),
+            target: None,
+            lock: Lock::Update,
+        };
+        let toolchain = Toolchain::Target(crate::Programs::default());
+        let error = build(&toolchain, &spec).unwrap_err();
+        assert!(
+            matches!(&error, BuildError::NoCrate { said, .. } if said.contains("Cargo.toml")),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn registries_are_the_directories_above_crates_that_come_from_one() {
+        let metadata = json!({"packages": [
+            {"source": "registry+x", "manifest_path": "/c/registry/src/index/serde-1/Cargo.toml"},
+            {"source": "registry+x", "manifest_path": "/c/registry/src/index/serde_json-1/Cargo.toml"},
+            {"source": null, "manifest_path": "/home/me/plugin/Cargo.toml"},
+        ]});
+        assert_eq!(
+            registries(&metadata),
+            [PathBuf::from("/c/registry/src/index")]
+        );
+    }
 }

@@ -143,7 +143,9 @@ fn is_served(version: &str) -> bool {
 fn has_types(component: &[u8], hooks: &[Hook]) -> anyhow::Result<()> {
     let (resolve, package) = wit::world(hooks)?;
     let world = resolve.select_world(&[package], Some("component"))?;
-    wit_component::targets(&resolve, world, component)
+    // A patch version of the same minor is compared by structure.
+    let semver_compatible = true;
+    wit_component::targets(&resolve, world, component, semver_compatible)
 }
 
 fn digest(bytes: &[u8]) -> String {

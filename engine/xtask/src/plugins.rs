@@ -1,14 +1,17 @@
-//! `cargo xtask plugins`: the plugins that ship, as components below `target/plugins`.
+//! `cargo xtask plugins`: the plugins that ship, and the example in Python, as components below `target/plugins`.
+//!
+//! Invariant: a file is written only after it was checked, under its name and whole.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
-use brood_plugin_build::{BuildSpec, Built, Lock, Programs, Toolchain, build};
+use brood_plugin_build::{BuildSpec, Built, Lock, Programs, Report, Toolchain, build, check};
 use clap::Args;
 
 use crate::place::Place;
-use crate::process::say;
+use crate::process::{output, say};
 
 /// The plugins that ship, by directory below `plugins/`.
 const SHIPPED: [&str; 4] = ["quota", "spread", "identity", "price-table"];
@@ -19,33 +22,102 @@ pub(crate) struct Options {
     /// Only these; all of them if none is named.
     #[arg(value_parser = clap::builder::PossibleValuesParser::new(SHIPPED))]
     names: Vec<String>,
+    /// Build the example in Python, and nothing else unless it is named.
+    #[arg(long)]
+    python: bool,
     /// Use Debian's compiler even if the active toolchain has the target.
     #[arg(long)]
     debian: bool,
 }
 
+/// The program that makes components of Python, from PyPI.
+const COMPONENTIZE_PY: &str = "componentize-py==0.25.1";
+
 /// Builds them, checks them, and prints the digest, size and imports of each.
 pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
-    let toolchain = toolchain(place, options)?;
     let directory = place.target.join("plugins");
     fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
-    let wanted =
-        |name: &&str| options.names.is_empty() || options.names.iter().any(|one| one == name);
-    for name in SHIPPED.into_iter().filter(wanted) {
-        say(&format!("plugin {name}"));
-        let spec = BuildSpec {
-            directory: place.workspace.join("plugins").join(name),
-            target: Some(directory.join("build")),
-            lock: Lock::Keep,
-        };
-        let Built {
-            component, report, ..
-        } = build(&toolchain, &spec)?;
-        let file = directory.join(name).with_extension("wasm");
-        fs::write(&file, component).with_context(|| format!("writing {}", file.display()))?;
-        println!("{}\n{report}", file.display());
+    let all = options.names.is_empty() && !options.python;
+    let wanted = |name: &&str| all || options.names.iter().any(|one| one == name);
+    let wanted: Vec<&str> = SHIPPED.into_iter().filter(wanted).collect();
+    if !wanted.is_empty() {
+        let toolchain = toolchain(place, options)?;
+        for name in wanted {
+            ship(place, &toolchain, &directory, name)?;
+        }
+    }
+    if options.python {
+        python(place, &directory)?;
     }
     Ok(0)
+}
+
+fn ship(place: &Place, toolchain: &Toolchain, directory: &Path, name: &str) -> Result<()> {
+    say(&format!("plugin {name}"));
+    let spec = BuildSpec {
+        directory: place.workspace.join("plugins").join(name),
+        target: Some(directory.join("build")),
+        lock: Lock::Keep,
+    };
+    let Built {
+        component, report, ..
+    } = build(toolchain, &spec)?;
+    write(
+        &directory.join(name).with_extension("wasm"),
+        &component,
+        &report,
+    )
+}
+
+/// The example in Python: its tests, then its component.
+fn python(place: &Place, directory: &Path) -> Result<()> {
+    let example = place.workspace.join("examples/plugin-python");
+    let python = place.on_path("python3").context("no python3 on PATH")?;
+    say("tests of the example in Python");
+    let mut tests = Command::new(&python);
+    tests.args(["-B", "-m", "unittest"]).current_dir(&example);
+    output(&mut tests)?;
+    let environment = directory.join("python");
+    let made = environment.join("complete");
+    if fs::read_to_string(&made).ok().as_deref() != Some(COMPONENTIZE_PY) {
+        say(&format!("installing {COMPONENTIZE_PY}"));
+        let mut venv = Command::new(&python);
+        output(venv.args(["-m", "venv", "--clear"]).arg(&environment))?;
+        let mut pip = Command::new(environment.join("bin/pip"));
+        let quietly = ["install", "--quiet", "--disable-pip-version-check"];
+        output(pip.args(quietly).arg(COMPONENTIZE_PY))?;
+        fs::write(&made, COMPONENTIZE_PY).with_context(|| format!("writing {}", made.display()))?;
+    }
+    say("plugin freeze");
+    let raw = directory.join("freeze.unchecked");
+    let mut componentize = Command::new(environment.join("bin/componentize-py"));
+    componentize
+        .arg("-d")
+        .arg(place.workspace.join("wit"))
+        .args([
+            "-w",
+            "admission-policy",
+            "componentize",
+            "--stub-wasi",
+            "-p",
+        ])
+        .arg(&example)
+        .args(["app", "-o"])
+        .arg(&raw)
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    output(&mut componentize)?;
+    let component = fs::read(&raw).with_context(|| format!("reading {}", raw.display()))?;
+    let report = check(&component)?;
+    fs::remove_file(&raw).with_context(|| format!("removing {}", raw.display()))?;
+    write(&directory.join("freeze.wasm"), &component, &report)
+}
+
+fn write(file: &Path, component: &[u8], report: &Report) -> Result<()> {
+    let partial = file.with_extension("partial");
+    fs::write(&partial, component).with_context(|| format!("writing {}", partial.display()))?;
+    fs::rename(&partial, file).with_context(|| format!("renaming {}", partial.display()))?;
+    println!("{}\n{report}", file.display());
+    Ok(())
 }
 
 fn toolchain(place: &Place, options: &Options) -> Result<Toolchain> {

@@ -53,7 +53,7 @@ impl brood_plugin::Mutation for Identity {
         for bytes in config::prepared(&keys).into_iter().flatten() {
             gifts.extend(decode::<Vec<Gift>>(&bytes)?);
         }
-        gifts.sort_by_key(|gift| gift.order);
+        gifts.sort_unstable_by_key(|gift| gift.order);
         Ok(plan(&gifts, &brief))
     }
 }

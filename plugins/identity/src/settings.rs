@@ -192,7 +192,7 @@ impl Settings {
             if keys.is_empty() {
                 keys.push(EVERYBODY.to_owned());
             }
-            keys.sort();
+            keys.sort_unstable();
             keys.dedup();
             for key in keys {
                 gifts.entry(key).or_default().push(gift.clone());

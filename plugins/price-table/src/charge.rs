@@ -82,6 +82,9 @@ fn with_minimum(minimum_ms: u64, sample: &Sample) -> Result<i64, &'static str> {
 
 /// The next multiple of `step` that is not below; none beyond 64 bits.
 fn round_up(quantity: i64, step: i64) -> Option<i64> {
+    if step == 1 {
+        return Some(quantity);
+    }
     let rest = quantity.checked_rem(step)?;
     if rest == 0 {
         return Some(quantity);

@@ -67,16 +67,14 @@ impl Value for Money {
 
 /// `quantity × times / per`, to the nearest whole number, halves to the even one; none beyond 64 bits or for `per` 0.
 pub(crate) fn round_half_even(quantity: i64, times: i64, per: u64) -> Option<i64> {
-    // Most products fit 64 bits, where division is ten times as fast.
-    if let (Some(product), Ok(per)) = (quantity.checked_mul(times), i64::try_from(per)) {
-        let quotient = product.checked_div_euclid(per)?;
-        let rest = product.checked_rem_euclid(per)?;
-        let up = match rest.cmp(&(per - rest)) {
-            core::cmp::Ordering::Less => 0,
-            core::cmp::Ordering::Equal => quotient & 1,
-            core::cmp::Ordering::Greater => 1,
-        };
-        return quotient.checked_add(up);
+    // Most products are natural numbers of 64 bits, where one division is enough.
+    if let (Some(product @ 0..), Ok(per @ 1..)) = (quantity.checked_mul(times), i64::try_from(per))
+    {
+        let quotient = product / per;
+        let rest = product - quotient * per;
+        // rest < per, so neither side overflows.
+        let up = rest > per - rest || (rest == per - rest && quotient & 1 == 1);
+        return quotient.checked_add(up.into());
     }
     let product = i128::from(quantity) * i128::from(times);
     let per = i128::from(per);

@@ -6,6 +6,7 @@
 use brood_plugin::placement::{Candidate, Column, Question};
 use brood_plugin::types::HookError;
 
+use crate::score::WHOLE;
 use crate::settings::{Fact, Policy};
 
 /// Most reasons in one answer; the last is for whatever has no room in the list.
@@ -35,16 +36,17 @@ impl Reasons {
 }
 
 /// What the labels of a set mean: a refusal, or what preferences add to the score.
-type Standing = Result<u32, u16>;
+type Standing = Result<u64, u16>;
 
 /// The filters for one question.
 pub(crate) struct Filter<'a> {
     policy: &'a Policy,
-    question: &'a Question,
     labelsets: Vec<Standing>,
     facts: Vec<(&'a Fact, &'a Column)>,
     /// How many daughters the engine says fit, by candidate.
     room: Option<&'a Column>,
+    /// What a daughter takes: vCPU, memory, disk.
+    shares: [u32; 3],
     pub(crate) reasons: Reasons,
 }
 
@@ -65,16 +67,19 @@ impl<'a> Filter<'a> {
             let missing = || HookError::Unavailable(format!("there is no column {}", fact.name));
             facts.push((fact, column(&fact.name).ok_or_else(missing)?));
         }
+        let shape = &question.request.shape;
+        let memory = u64::from(shape.memory_mib) * u64::from(policy.memory_permille);
+        let memory_share = u32::try_from(memory.div_ceil(1000)).unwrap_or(u32::MAX);
         let mut reasons = Reasons::default();
         let labelsets = question.labelsets.iter();
         let labelsets =
             labelsets.map(|labels| labels_stand(policy, question, labels, &mut reasons));
         Ok(Self {
             policy,
-            question,
             labelsets: labelsets.collect(),
             facts,
             room: column("brood.room"),
+            shares: [shape.vcpu_milli, memory_share, shape.disk_mib],
             reasons,
         })
     }
@@ -145,15 +150,10 @@ impl<'a> Filter<'a> {
             }
         }
         let [vcpu, memory, disk] = self.policy.reserve;
-        let (free, shape) = (&candidate.free, &self.question.request.shape);
-        let permille = u64::from(self.policy.memory_permille);
-        let memory_share = (u64::from(shape.memory_mib) * permille).div_ceil(1000);
-        let fits = [
-            fits(free.vcpu_milli, vcpu, shape.vcpu_milli.into()),
-            fits(free.memory_mib, memory, memory_share),
-            fits(free.disk_mib, disk, shape.disk_mib.into()),
-        ];
-        let fits = fits.into_iter().min().unwrap_or(u32::MAX);
+        let (free, [vcpu_share, memory_share, disk_share]) = (&candidate.free, self.shares);
+        let fits = fits(free.vcpu_milli, vcpu, vcpu_share)
+            .min(fits(free.memory_mib, memory, memory_share))
+            .min(fits(free.disk_mib, disk, disk_share));
         let reserves = vcpu > 0 || memory > 0 || disk > 0;
         if fits == 0 && reserves {
             return Err("less than the reserve would stay free".to_owned());
@@ -172,13 +172,13 @@ impl<'a> Filter<'a> {
 }
 
 /// What is said of a candidate: what preferences add, and the most daughters it may get; or the index of a reason.
-pub(crate) type Place = Result<(u32, u32), u16>;
+pub(crate) type Place = Result<(u64, u32), u16>;
 
 /// How many shares fit into what is free above a reserve.
-fn fits(free: u32, reserve: u32, share: u64) -> u32 {
-    let free = u64::from(free.saturating_sub(reserve));
-    let shares = free.checked_div(share).unwrap_or(u64::MAX);
-    u32::try_from(shares).unwrap_or(u32::MAX)
+fn fits(free: u32, reserve: u32, share: u32) -> u32 {
+    free.saturating_sub(reserve)
+        .checked_div(share)
+        .unwrap_or(u32::MAX)
 }
 
 fn labels_stand(
@@ -210,7 +210,9 @@ fn labels_stand(
         .prefer
         .iter()
         .filter(|(key, value, _)| has(key, value));
-    Ok(preferred.map(|(_, _, weight)| u32::from(*weight)).sum())
+    Ok(preferred
+        .map(|(_, _, weight)| u64::from(*weight) * u64::from(WHOLE))
+        .sum())
 }
 
 fn is_tolerated(policy: &Policy, question: &Question, taint: &str, value: &str) -> bool {

@@ -1,7 +1,7 @@
 //! Placement: spread daughters or pack them, near warm shells and resident pages, by labels and taints.
 //!
 //! A candidate is filtered first (labels, taints, load, pressure, reserve, limits), each refusal with its reason. What
-//! remains is scored by weighted parts of 0 to 1000 each; a score is the weighted mean, times ten. When spreading, the
+//! remains is scored by parts of 0 to 10000; a score is their mean, by weight. When spreading, the
 //! most daughters for each candidate is the lowest level at which all of them find a place, so that no domain gets more
 //! than it must.
 //!

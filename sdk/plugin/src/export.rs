@@ -5,7 +5,7 @@
 
 /// Exports a type's hooks: `export!(Quota: admission)`, or several: `export!(Both: admission, billing)`.
 ///
-/// The type implements [`Plugin`] and the trait of each hook that is named. Hooks: `admission`, `placement`,
+/// The type implements [`Plugin`](crate::Plugin) and the trait of each hook that is named. Hooks: `admission`, `placement`,
 /// `mutation`, `billing`, `lifecycle`. A crate exports once.
 #[macro_export]
 macro_rules! export {

@@ -67,6 +67,8 @@ pub mod bindings;
 mod export;
 #[doc(hidden)]
 pub mod glue;
+#[cfg(any(target_family = "wasm", test))]
+mod heap;
 mod hook;
 mod host;
 pub mod settings;

@@ -52,6 +52,8 @@ fn level_is_the_lowest_that_holds_all() {
     );
     assert_eq!(level(&[], 7), 7);
     assert_eq!(level(&[u32::MAX; 3], u32::MAX), u32::MAX / 3);
+    assert_eq!(level(&[u32::MAX; 2], u32::MAX), 1 << 31);
+    assert_eq!(level(&[1, u32::MAX], u32::MAX), u32::MAX - 1);
 }
 
 #[test]

@@ -46,20 +46,20 @@ macro_rules! settings {
                 node: &$crate::settings::Node<'_>,
                 wrong: &mut $crate::settings::Diagnostics,
             ) -> Option<Self> {
-                let fields = [$(stringify!($field)),*];
-                let object = $crate::settings::Object::open(node, &fields, wrong)?;
+                let fields: &[&str] = &[$(stringify!($field)),*];
+                let _object = $crate::settings::Object::open(node, fields, wrong)?;
                 $(
                     let default = $crate::__default!($kind $(, $default)?);
-                    let $field = object.field::<$kind>(stringify!($field), default, wrong);
+                    let $field = _object.field::<$kind>(stringify!($field), default, wrong);
                 )*
                 Some(Self { $($field: $field?),* })
             }
 
             fn schema(schema: &mut $crate::settings::Schema) {
                 schema.text("type", "object");
-                schema.nested("properties", |schema| {
+                schema.nested("properties", |_schema| {
                     $($crate::settings::describe_field::<$kind>(
-                        schema,
+                        _schema,
                         stringify!($field),
                         concat!($($help, "\n"),*),
                         $crate::__text!($($default)?),

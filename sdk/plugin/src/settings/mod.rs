@@ -2,7 +2,7 @@
 //!
 //! Invariant: reading reports every mistake of a document at once, each with its JSON Pointer (RFC 6901), and accepts
 //! nothing it does not know: no unknown key, no key twice, no fraction, no null. Hooks never parse JSON; they read bytes
-//! that [`Plugin::prepare`](crate::Plugin::prepare) stored.
+//! that [`Plugin::prepare`] stored.
 //!
 //! Declare settings with [`settings!`](crate::settings!); a kind of value of your own implements [`Value`].
 

@@ -27,6 +27,7 @@ impl<'a> Object<'a> {
     }
 
     /// The value of a field, given by its name in Rust; absent, its default.
+    #[inline(never)]
     pub fn field<T: Value>(
         &self,
         field: &str,
@@ -45,6 +46,7 @@ impl<'a> Object<'a> {
 }
 
 /// Writes the schema of one field, for [`settings!`](crate::settings!).
+#[inline(never)]
 pub fn describe_field<T: Value>(
     schema: &mut Schema,
     field: &str,

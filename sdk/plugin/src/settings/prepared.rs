@@ -34,7 +34,7 @@ impl Prepared {
                 &format!("cannot store what was made of {key}: {error}"),
             );
         }
-        self.entries.sort();
+        self.entries.sort_unstable();
         let twice = self
             .entries
             .windows(2)
