@@ -2,7 +2,8 @@
 
 use std::os::fd::OwnedFd;
 
-use super::{Cell, CellError, Kin, PATIENCE};
+use super::line::Kin;
+use super::{Cell, CellError, PATIENCE};
 use crate::protocol::Event;
 
 /// Those at the other ends of `ours`, each once she has said that she lives. The last of them came of the process

@@ -1,7 +1,7 @@
 //! Which parts of a machine's RAM are worth a private huge page, and the asking for it.
 //!
-//! A fork's pause grows with the small pages a mother has written since she was sealed. Where most of a 2 MiB unit is
-//! such pages, one huge page in their place makes the pause shorter and costs at most the rest of the unit in memory.
+//! A fork's pause grows with the small pages a mother has written since she was sealed. Where a quarter of a 2 MiB unit
+//! or more is such pages, one huge page in their place makes the pause shorter and costs the rest of the unit in memory.
 //! The engine looks, because a jailed cell sees no /proc; the cell acts.
 
 use std::fs::File;

@@ -47,9 +47,8 @@ impl Exits {
         let deadline = Deadline::now() + LAST_BREATH;
         let mut told = self.told();
         loop {
-            if let Some(at) = told.iter().position(|end| end.pid == pid) {
-                let end = told.remove(at);
-                return Ok(end.map_or_else(EndCause::unknown, EndCause::from));
+            if let Some(cause) = take(&mut told, pid) {
+                return Ok(cause);
             }
             match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
                 Ok(Some(status)) => {
@@ -88,8 +87,7 @@ impl Exits {
                     .changed
                     .wait_timeout_while(told, LAST_BREATH, |told| !known(told))
                     .unwrap_or_else(PoisonError::into_inner);
-                let at = told.iter().position(|end| end.pid == pid)?;
-                told.remove(at).map(EndCause::from)
+                take(&mut told, pid)
             }
         }
     }
@@ -97,6 +95,12 @@ impl Exits {
     fn told(&self) -> MutexGuard<'_, VecDeque<ChildEnd>> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The end of `pid`, if it was told; whoever takes it is the one who asked.
+fn take(told: &mut VecDeque<ChildEnd>, pid: u32) -> Option<EndCause> {
+    let at = told.iter().position(|end| end.pid == pid)?;
+    told.remove(at).map(EndCause::from)
 }
 
 impl From<ChildEnd> for EndCause {

@@ -7,19 +7,17 @@
 mod birth;
 mod collapse;
 mod exits;
+mod line;
 mod reader;
-
-use reader::Heard;
 
 pub use collapse::Collapsed;
 
-use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{self, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant as Deadline};
 
 use brood_bare_guest::mailbox::{self, Command, Outcome};
@@ -29,16 +27,14 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::protocol::{
-    Ask, BirthTimes, Checkpoint, Ending, Event, ForkSpec, ForkTimes, FromCell, GuestSpec,
-    MAX_DAUGHTERS, MachineSpec, Refusal, Reply, Request, Sealed, Start, Stats, VERSION,
+    Ask, BirthTimes, Checkpoint, Ending, Event, ForkSpec, ForkTimes, GuestSpec, MAX_DAUGHTERS,
+    MachineSpec, Refusal, Reply, Request, Sealed, Start, Stats, VERSION,
 };
 use crate::seqpacket::{Control, SocketError};
+use line::{Inbox, Kin, Line};
 
 /// How long a cell may take to answer before it counts as hung; boot loads a kernel, sealing copies RAM.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The most answers to asks that were given up, and the most events, that wait to be looked at.
-const MAX_ANSWERS: usize = 64;
-const MAX_EVENTS: usize = 1024;
 
 /// A cell could not be started, asked or heard.
 #[derive(Debug, thiserror::Error)]
@@ -181,32 +177,6 @@ pub struct Fork {
 pub fn become_reaper() -> Result<(), CellError> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(call("PR_SET_CHILD_SUBREAPER"))
-}
-
-type Answer = (Result<Reply, Refusal>, Vec<OwnedFd>);
-
-#[derive(Default)]
-struct Inbox {
-    answers: HashMap<u64, Answer>,
-    events: VecDeque<(Event, Vec<OwnedFd>)>,
-    /// Whom the frozen point forked, where this line belongs to what it became.
-    delivered: Option<Vec<u32>>,
-    ending: Option<Ending>,
-    closed: bool,
-}
-
-/// What the cells of one lineage share on the engine's side.
-#[derive(Clone, Debug)]
-pub(crate) struct Kin {
-    layers: LayerSource,
-    exits: Arc<exits::Exits>,
-}
-
-struct Line {
-    control: Control,
-    inbox: Mutex<Inbox>,
-    changed: Condvar,
-    kin: Kin,
 }
 
 /// A running cell.
@@ -557,12 +527,7 @@ impl Cell {
     }
 
     fn over(fd: OwnedFd, kin: Kin) -> Result<Self, CellError> {
-        let line = Arc::new(Line {
-            control: Control::new(fd),
-            inbox: Mutex::default(),
-            changed: Condvar::new(),
-            kin,
-        });
+        let line = Arc::new(Line::new(Control::new(fd), kin));
         reader::hear(Arc::clone(&line))?;
         Ok(Self {
             line,
@@ -678,86 +643,6 @@ impl Drop for Cell {
             self.reap().ok();
         }
         rustix::net::shutdown(self.line.control.fd(), rustix::net::Shutdown::Both).ok();
-    }
-}
-
-impl Line {
-    fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes one packet off the socket, which has one or has ended.
-    fn hear(&self) -> Heard {
-        let mut heard = Heard::More;
-        match self.control.receive::<FromCell>() {
-            Ok((FromCell::Answer { id, result }, fds)) => {
-                let mut inbox = self.inbox();
-                if id != 0 && inbox.answers.len() < MAX_ANSWERS {
-                    inbox.answers.insert(id, (result, fds));
-                }
-            }
-            Ok((FromCell::Event(event), fds)) => self.take(event, fds),
-            Err(SocketError::Malformed(_)) => {}
-            Err(_) => {
-                self.inbox().closed = true;
-                heard = Heard::End;
-            }
-        }
-        self.changed.notify_all();
-        heard
-    }
-
-    fn take(&self, event: Event, fds: Vec<OwnedFd>) {
-        match event {
-            Event::WantsLayer => self.give_layer(),
-            Event::Delivered { infants } => self.inbox().delivered = Some(infants),
-            Event::ChildEnded(end) => self.kin.exits.tell(end),
-            event => {
-                let mut inbox = self.inbox();
-                if let Event::Ended(ending) = &event {
-                    inbox.ending = Some(ending.clone());
-                }
-                // What nobody looks at is not kept for ever, least of all the streams a guest opens.
-                if inbox.events.len() < MAX_EVENTS {
-                    inbox.events.push_back((event, fds));
-                }
-            }
-        }
-    }
-
-    /// Whom the frozen point forked, in order; none of them if it ended without telling.
-    fn delivered(&self) -> Vec<u32> {
-        let inbox = self.inbox();
-        let silent = |inbox: &mut Inbox| inbox.delivered.is_none() && !inbox.closed;
-        let (mut inbox, _) = self
-            .changed
-            .wait_timeout_while(inbox, PATIENCE, silent)
-            .unwrap_or_else(PoisonError::into_inner);
-        inbox.delivered.take().unwrap_or_default()
-    }
-
-    /// Without a layer the guest's writes wait; the event queue then shows why. The reader does not wait for a cell that
-    /// takes nothing off its socket.
-    fn give_layer(&self) {
-        let given = self
-            .kin
-            .layers
-            .fresh()
-            .map_err(|error| error.to_string())
-            .and_then(|layer| {
-                let ask = Ask {
-                    id: 0,
-                    request: Request::GiveLayer,
-                };
-                self.control
-                    .send_at_once(&ask, &[layer.as_fd()])
-                    .map_err(|error| error.to_string())
-            });
-        if given.is_err() {
-            self.inbox()
-                .events
-                .push_back((Event::WantsLayer, Vec::new()));
-        }
     }
 }
 

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use rustix::event::epoll;
 use rustix::io::Errno;
 
-use super::{CellError, Line, call};
+use super::line::Line;
+use super::{CellError, call};
 
 const READER_STACK: usize = 128 << 10;
 /// Sockets taken note of in one turn.
