@@ -268,6 +268,18 @@ pub(crate) fn ready(
     })
 }
 
+/// The interface that `name`, within the package, stands for in the version this host speaks.
+fn of_this_version<'a>(name: &'a str, spec: &PluginSpec) -> Result<&'a str, LoadError> {
+    let (interface, version) = name.split_once('@').unwrap_or((name, ""));
+    if version.starts_with("0.1.") {
+        return Ok(interface);
+    }
+    Err(LoadError::OtherVersion {
+        plugin: spec.id.clone(),
+        found: format!("brood:policy@{version}"),
+    })
+}
+
 /// The imports that a component asks for, all of them granted.
 fn imports(
     engine: &Engine,
@@ -280,14 +292,7 @@ fn imports(
             unknown.push(name.to_owned());
             continue;
         };
-        let (interface, version) = rest.split_once('@').unwrap_or((rest, ""));
-        if !version.starts_with("0.1.") {
-            let found = format!("brood:policy@{version}");
-            return Err(LoadError::OtherVersion {
-                plugin: spec.id.clone(),
-                found,
-            });
-        }
+        let interface = of_this_version(rest, spec)?;
         // Interfaces of types alone give nothing to hold.
         if matches!(interface, "types" | "placement-types") {
             continue;
@@ -350,14 +355,7 @@ fn hooks(
         let Some(rest) = name.strip_prefix("brood:policy/") else {
             continue;
         };
-        let (interface, version) = rest.split_once('@').unwrap_or((rest, ""));
-        if !version.starts_with("0.1.") {
-            let found = format!("brood:policy@{version}");
-            return Err(LoadError::OtherVersion {
-                plugin: spec.id.clone(),
-                found,
-            });
-        }
+        let interface = of_this_version(rest, spec)?;
         match interface {
             "admission" => {
                 indices.admission = Some(admission::GuestIndices::new(pre).map_err(misfit)?)

@@ -11,7 +11,7 @@
 
 use std::io;
 
-use crate::ram::{GuestRam, HUGE_PAGE, RamError};
+use crate::ram::{GuestRam, HUGE_PAGE, RamError, reserve_aligned};
 
 /// man 2 madvise, Linux 5.14: fault pages in now, writable.
 const MADV_POPULATE_WRITE: libc::c_int = 23;
@@ -19,26 +19,17 @@ const MADV_POPULATE_WRITE: libc::c_int = 23;
 /// An empty huge page for one unit of RAM.
 #[derive(Debug)]
 pub struct EmptyUnit {
-    reservation: *mut u8,
+    page: *mut u8,
     unit: u32,
 }
 
-/// Bytes reserved so that an aligned huge page fits.
-const RESERVED: usize = 2 * HUGE_PAGE as usize;
-
-impl EmptyUnit {
-    fn page(&self) -> *mut u8 {
-        let start = self.reservation as usize;
-        self.reservation
-            .wrapping_add(start.next_multiple_of(HUGE_PAGE as usize) - start)
-    }
-}
+const BYTES: usize = HUGE_PAGE as usize;
 
 impl Drop for EmptyUnit {
     fn drop(&mut self) {
-        // SAFETY: the reservation is owned by this value; a page that was moved into RAM is no longer part of it.
-        let result = unsafe { libc::munmap(self.reservation.cast(), RESERVED) };
-        debug_assert_eq!(result, 0, "munmap of an owned reservation");
+        // SAFETY: the page is owned by this value, which is forgotten once the page has moved into RAM.
+        let result = unsafe { libc::munmap(self.page.cast(), BYTES) };
+        debug_assert_eq!(result, 0, "munmap of an owned page");
     }
 }
 
@@ -55,31 +46,19 @@ impl GuestRam {
                 units: (self.bytes() / HUGE_PAGE) as u32,
             });
         }
-        let refused = || RamError::Map {
-            bytes: HUGE_PAGE,
-            source: io::Error::last_os_error(),
-        };
-        let (prot, flags) = (
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-        );
-        // SAFETY: a new mapping at an address of the kernel's choice.
-        let raw = unsafe { libc::mmap(std::ptr::null_mut(), RESERVED, prot, flags, -1, 0) };
-        if raw == libc::MAP_FAILED {
-            return Err(refused());
-        }
-        let empty = EmptyUnit {
-            reservation: raw.cast(),
-            unit,
-        };
+        let page = reserve_aligned(HUGE_PAGE, libc::PROT_READ | libc::PROT_WRITE)?;
+        let empty = EmptyUnit { page, unit };
         for advice in [libc::MADV_HUGEPAGE, MADV_POPULATE_WRITE] {
-            let (page, bytes) = (empty.page().cast(), HUGE_PAGE as usize);
-            // SAFETY: inside the reservation made above, which nothing else uses.
-            let result = unsafe { libc::madvise(page, bytes, advice) };
+            // SAFETY: the page reserved above, which nothing else uses.
+            let result = unsafe { libc::madvise(page.cast(), BYTES, advice) };
+            let error = io::Error::last_os_error();
             // Without transparent huge pages it stays small pages, and without the second advice faults come later:
             // no gain then, and correct.
-            if result != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOMEM) {
-                return Err(refused());
+            if result != 0 && error.raw_os_error() == Some(libc::ENOMEM) {
+                return Err(RamError::Map {
+                    bytes: HUGE_PAGE,
+                    source: error,
+                });
             }
         }
         Ok(empty)
@@ -90,20 +69,19 @@ impl GuestRam {
     /// # Errors
     /// The host refuses the move; RAM is as it was.
     pub fn collapse(&self, empty: EmptyUnit) -> Result<(), RamError> {
-        let bytes = HUGE_PAGE as usize;
-        let target = self.base().wrapping_add(empty.unit as usize * bytes);
-        let page = empty.page();
+        let target = self.base().wrapping_add(empty.unit as usize * BYTES);
         // SAFETY: both spans are mapped, do not overlap, and nothing writes either while vCPUs and devices stand still.
-        unsafe { std::ptr::copy_nonoverlapping(target, page, bytes) };
+        unsafe { std::ptr::copy_nonoverlapping(target, empty.page, BYTES) };
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
         // SAFETY: replaces a span of the reservation that guest RAM owns by a page with the same contents.
-        let moved = unsafe { libc::mremap(page.cast(), bytes, bytes, flags, target) };
+        let moved = unsafe { libc::mremap(empty.page.cast(), BYTES, BYTES, flags, target) };
         if moved == libc::MAP_FAILED {
             return Err(RamError::Map {
                 bytes: HUGE_PAGE,
                 source: io::Error::last_os_error(),
             });
         }
+        std::mem::forget(empty);
         Ok(())
     }
 }

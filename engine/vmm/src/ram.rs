@@ -217,7 +217,7 @@ impl GuestRam {
             }
         }
         let bytes: u64 = regions.iter().map(|region| region.bytes).sum();
-        let base = reserve_aligned(bytes)?;
+        let base = reserve_aligned(bytes, libc::PROT_NONE)?;
         Ok(Self {
             base,
             bytes,
@@ -324,13 +324,13 @@ fn chunk_bytes(bytes: u64) -> u64 {
         .next_multiple_of(HUGE_PAGE)
 }
 
-/// Address space of `bytes`, aligned to 2 MiB so that huge pages fit.
-fn reserve_aligned(bytes: u64) -> Result<*mut u8, RamError> {
+/// Private memory of `bytes` with protection `prot`, aligned to 2 MiB so that huge pages fit.
+pub(crate) fn reserve_aligned(bytes: u64, prot: libc::c_int) -> Result<*mut u8, RamError> {
     let refused = |source| RamError::Map { bytes, source };
     let length = bytes as usize + HUGE_PAGE as usize;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a new mapping at an address of the kernel's choice.
-    let raw = unsafe { libc::mmap(std::ptr::null_mut(), length, libc::PROT_NONE, flags, -1, 0) };
+    let raw = unsafe { libc::mmap(std::ptr::null_mut(), length, prot, flags, -1, 0) };
     if raw == libc::MAP_FAILED {
         return Err(refused(io::Error::last_os_error()));
     }

@@ -261,8 +261,7 @@ impl Vcpus {
             slot.tsc_shift.fetch_add(shift, Ordering::Relaxed);
             slot.first_exit.store(0, Ordering::Relaxed);
             slot.entered.store(0, Ordering::Relaxed);
-            slot.ask_for_registers(0);
-            slot.set_immediate_exit(0);
+            slot.let_run();
             if slot.passes(PARKED, ENTERING) {
                 futex::wake(&slot.phase);
             }
@@ -305,8 +304,7 @@ impl Vcpus {
         for slot in &self.slots {
             slot.saves.store(saves, Ordering::Release);
             if !slot.passes(ENTERING, PARKED) && slot.passes(RUNNING, PARKING) {
-                slot.ask_for_registers(if saves { SYNC_ALL } else { 0 });
-                slot.set_immediate_exit(1);
+                slot.hurry(if saves { SYNC_ALL } else { 0 });
                 slot.ring();
                 slot.kick();
             }
@@ -417,27 +415,29 @@ impl VcpuSlot {
         }
     }
 
-    fn set_immediate_exit(&self, value: u8) {
-        let page = self.run_page.load(Ordering::Acquire);
-        if page.is_null() {
-            return;
-        }
-        // SAFETY: the page stays mapped while the descriptor lives in `inner`.
-        let field = unsafe { std::ptr::addr_of_mut!((*page).immediate_exit) };
-        // SAFETY: a byte of a mapped page that the kernel reads at any time (KVM API 5, immediate_exit).
-        unsafe { field.write_volatile(value) };
+    /// The next `KVM_RUN`, or the one under way, returns at once and leaves registers of these `kinds` in the shared page.
+    fn hurry(&self, kinds: u64) {
+        self.steer(kinds, 1);
     }
 
-    /// What `KVM_RUN` leaves in the shared page when it returns.
-    fn ask_for_registers(&self, kinds: u64) {
+    /// `KVM_RUN` runs the guest again and leaves nothing.
+    fn let_run(&self) {
+        self.steer(0, 0);
+    }
+
+    fn steer(&self, kinds: u64, immediate_exit: u8) {
         let page = self.run_page.load(Ordering::Acquire);
         if page.is_null() {
             return;
         }
         // SAFETY: the page stays mapped while the descriptor lives in `inner`.
-        let field = unsafe { std::ptr::addr_of_mut!((*page).kvm_valid_regs) };
+        let valid_regs = unsafe { std::ptr::addr_of_mut!((*page).kvm_valid_regs) };
         // SAFETY: a word of a mapped page that the kernel reads at any time (KVM API 5, kvm_valid_regs).
-        unsafe { field.write_volatile(kinds) };
+        unsafe { valid_regs.write_volatile(kinds) };
+        // SAFETY: as above.
+        let exit = unsafe { std::ptr::addr_of_mut!((*page).immediate_exit) };
+        // SAFETY: a byte of a mapped page that the kernel reads at any time (KVM API 5, immediate_exit).
+        unsafe { exit.write_volatile(immediate_exit) };
     }
 
     fn ring(&self) {

@@ -269,7 +269,7 @@ fn collapse(vm: &mut Microvm, units: &[u32]) -> Result<Reply, Refusal> {
         return Err(refuse(
             COLLAPSE,
             "this is a frozen checkpoint, or too much is asked for at once",
-            "collapse at most 8 units of a machine at a time",
+            &format!("collapse at most {MAX_UNITS} units of a machine at a time"),
         ));
     }
     let mut paused_nanos = Vec::with_capacity(units.len());
