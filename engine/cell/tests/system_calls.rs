@@ -115,6 +115,8 @@ fn a_cell_that_serves_and_forks_makes_only_the_expected_system_calls() {
     ask(&mut mother, Command::Touch { start, bytes });
     mother.seal().expect("seal");
     ask(&mut mother, Command::Touch { start, bytes });
+    let collapsed = mother.collapse().expect("collapse");
+    assert!(!collapsed.paused_nanos.is_empty());
     let mut checkpoint = checkpoint_of(&mut mother);
     let mut cells = daughters_of(&mut checkpoint, 1);
     cells.extend(daughters_of(&mut mother, 2));
