@@ -9,5 +9,6 @@ pub mod protocol;
 mod seqpacket;
 
 pub use client::{
-    Cell, CellError, CellProgram, Collapsed, EndCause, LayerSource, WarmParts, become_reaper,
+    Births, Cell, CellError, CellProgram, Collapsed, EndCause, Fork, LayerSource, WarmParts,
+    become_reaper,
 };
