@@ -127,6 +127,18 @@ impl Machine {
         connect(&mut self.cell, CALL_PATIENCE)
     }
 
+    /// Makes the next fork of this machine pause shorter: memory that it has written densely gets huge pages. For a
+    /// machine that will be forked again, at a time when nobody waits for it; how many units of 2 MiB, and the longest
+    /// that its vCPUs stood still for one, microseconds.
+    ///
+    /// # Errors
+    /// As [`Cell::collapse`]; the machine runs on.
+    pub fn tend(&mut self) -> Result<(usize, f64), CellError> {
+        let units = self.cell.collapse()?.paused_nanos;
+        let longest = units.iter().copied().max().unwrap_or(0);
+        Ok((units.len(), longest as f64 / 1000.0))
+    }
+
     /// The cell, for what has nothing to do with the guest's inside.
     pub fn cell(&mut self) -> &mut Cell {
         &mut self.cell

@@ -389,6 +389,10 @@ fn differ(members: &mut [Member]) -> anyhow::Result<()> {
 
 fn past(members: &mut Vec<Member>) -> anyhow::Result<()> {
     let mother = members.get_mut(MOTHER).context("no mother")?.machine()?;
+    let (units, longest) = mother.tend()?;
+    println!(
+        "  tended first: {units} units of 2 MiB that she has written are huge pages, pause {longest:.0} us at most"
+    );
     let LiveFork {
         checkpoint,
         mother_pause,
