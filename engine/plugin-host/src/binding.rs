@@ -57,6 +57,11 @@ impl<H: BindableHook> Asked<H> {
     pub const fn ask(&self) -> &H::Ask {
         &self.ask
     }
+
+    /// The same as a record holds it, in postcard.
+    pub fn encoded(&self) -> &[u8] {
+        &self.encoded
+    }
 }
 
 type Answered<H> = Result<Checked<<H as brood_hooks::Hook>::Answer>, Failure>;

@@ -13,7 +13,7 @@ use crate::binding::{About, Binding, Fallback};
 use crate::call::{ComponentHook, LogLine, MetricPoint};
 use crate::compile::CompileOptions;
 use crate::engine::{Allocation, EngineError, PoolOptions, running};
-use crate::record::{RecordLog, RecordOptions};
+use crate::record::{RecordLog, RecordOptions, RecordSink};
 use crate::state::{PluginState, StateStore, StateStoreError};
 use crate::thread::{Queue, Threads};
 use crate::ticker::Ticker;
@@ -137,11 +137,30 @@ pub enum BindError {
 }
 
 impl Host {
-    /// Starts engine and threads.
+    /// Starts engine and threads. Decision records are kept in memory.
     pub fn start(
         options: &HostOptions,
         store: Arc<dyn StateStore>,
         observer: Arc<dyn Observer>,
+    ) -> Result<Self, StartError> {
+        Self::begin(options, store, observer, None)
+    }
+
+    /// The same, and every decision record goes on to `sink`.
+    pub fn start_recording(
+        options: &HostOptions,
+        store: Arc<dyn StateStore>,
+        observer: Arc<dyn Observer>,
+        sink: Arc<dyn RecordSink>,
+    ) -> Result<Self, StartError> {
+        Self::begin(options, store, observer, Some(sink))
+    }
+
+    fn begin(
+        options: &HostOptions,
+        store: Arc<dyn StateStore>,
+        observer: Arc<dyn Observer>,
+        sink: Option<Arc<dyn RecordSink>>,
     ) -> Result<Self, StartError> {
         let (engine, allocation) = running(options.pool)?;
         let ticker = Ticker::start(engine.clone()).map_err(StartError::Thread)?;
@@ -150,7 +169,7 @@ impl Host {
         let path = Threads::start("policy", options.threads, begin).map_err(StartError::Thread)?;
         let billing = Threads::start("policy-billing", options.billing_threads, begin)
             .map_err(StartError::Thread)?;
-        let records = RecordLog::new(options.records);
+        let records = RecordLog::new(options.records, sink);
         let shared = Arc::new(Shared {
             ticker,
             records,
