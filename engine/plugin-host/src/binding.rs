@@ -301,10 +301,10 @@ impl<H: BindableHook> Binding<H> {
             live,
         } = {
             let _ticks = self.shared.ticker.watch();
-            let (pre, indices) = (&version.pre, &version.indices);
+            let (pre, hooks) = (&version.pre, &version.hooks);
             let place = Place {
                 pre,
-                indices,
+                hooks,
                 limits: &self.spec.limits,
                 live,
             };

@@ -35,6 +35,7 @@ mod state;
 mod thread;
 mod ticker;
 mod version;
+mod wit;
 
 pub use binding::{About, Asked, Binding, Decider, Fallback, hear_all};
 pub use call::{HostAnswer, LogLine, MetricPoint};
