@@ -1,4 +1,4 @@
-//! The `brood` command: Linux machines with an agent, the stamped fork, the demo, the doctor.
+//! The `brood` command: Linux machines with an agent, the stamped fork, the demo, the doctor, plugins.
 
 pub mod demo;
 pub mod doctor;
@@ -7,4 +7,5 @@ pub mod fork;
 pub mod host;
 pub mod identity;
 pub mod machine;
+pub mod plugin;
 pub mod process;

@@ -35,6 +35,7 @@ mod state;
 mod thread;
 mod ticker;
 mod version;
+mod wit;
 
 pub use binding::{About, Asked, Binding, Decider, Fallback, hear_all};
 pub use call::{HostAnswer, LogLine, MetricPoint};
@@ -48,7 +49,10 @@ pub use host::{
 pub use pending::{Pending, block_on};
 pub use plugin::{Plugin, RollbackError};
 pub use policies::{Bindings, Builtins, OpenError, OpenErrors, Policies};
-pub use record::{Record, RecordLog, RecordOptions, Retention};
+pub use record::{
+    RECORD_VERSION, ReadRecordError, Record, RecordLog, RecordNotKept, RecordOptions, RecordSink,
+    Retention, WriteRecordError,
+};
 pub use replay::ReplayError;
 pub use state::{StateChange, StateEntry, StateStore, StateStoreError, StateValue, VolatileState};
 pub use version::{Description, LoadError, PluginVersion, SERVED};

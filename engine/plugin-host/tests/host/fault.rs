@@ -1,27 +1,20 @@
 //! What no component can do to the engine. After each of these the same host answers a sound component.
 
-use brood_hooks::admission::{Decision, decide};
+use brood_hooks::admission::Decision;
 use brood_hooks::{Failure, FailureKind};
-use brood_plugin_host::{Host, block_on, hear_all};
+use brood_plugin_host::Host;
 use brood_policy::{BindingSpec, Limits, OnFailure};
 use serde_json::{Value, json};
 
 use crate::component::Component;
-use crate::place::{NOW, admit, ask, bind, denial, host};
+use crate::place::{NOW, admit, ask, bind, decision, denial, host};
 
 /// Calls it once, closed; the failure, after looking that decision, counters, record and engine are as they should be.
 fn failure(bytes: &[u8], change: impl FnOnce(&mut BindingSpec)) -> Failure {
     let host = host();
     let bound = bind(&host, bytes, change);
-    let asked = ask();
-    let said = block_on(hear_all(
-        std::slice::from_ref(&bound.binding),
-        NOW,
-        asked.clone(),
-    ));
-    let decisions = decide(asked.ask(), &said);
-    let [Decision::Denied { denial, by, .. }] = decisions.as_slice() else {
-        panic!("not closed: {decisions:?}")
+    let Decision::Denied { denial, by, .. } = decision(&bound) else {
+        panic!("not closed")
     };
     assert_eq!(
         (denial.code.as_str(), by.as_str()),
@@ -209,15 +202,8 @@ fn failing_open_is_visible_in_the_answer_and_counted() {
     let host = host();
     let open = |binding: &mut BindingSpec| binding.on_failure = OnFailure::Open;
     let bound = bind(&host, &does("unreachable"), open);
-    let asked = ask();
-    let said = block_on(hear_all(
-        std::slice::from_ref(&bound.binding),
-        NOW,
-        asked.clone(),
-    ));
-    let decisions = decide(asked.ask(), &said);
-    let [Decision::Admitted(admitted)] = decisions.as_slice() else {
-        panic!("{decisions:?}")
+    let Decision::Admitted(admitted) = decision(&bound) else {
+        panic!("not open")
     };
     let [warning] = admitted.warnings.as_slice() else {
         panic!("{admitted:?}")

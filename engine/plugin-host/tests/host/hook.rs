@@ -14,7 +14,7 @@ use crate::component::Component;
 use crate::place::{NOW, host, request, spec};
 
 /// Answers one hook with a value.
-fn component(world: &str, function: &str, value: Value) -> Vec<u8> {
+pub(crate) fn component(world: &str, function: &str, value: Value) -> Vec<u8> {
     Component::new(world).answer(function, value).build()
 }
 
@@ -46,7 +46,7 @@ fn flaw<A: Debug>(answer: Result<A, Failure>) -> Flaw {
     }
 }
 
-fn question() -> Question {
+pub(crate) fn question() -> Question {
     Question {
         request: request(8),
         wanted: Span { first: 0, count: 8 },
@@ -107,7 +107,7 @@ fn placement_ranks_and_fills_and_a_wrong_ranking_is_malformed() {
     );
 }
 
-fn brief() -> Brief {
+pub(crate) fn brief() -> Brief {
     let daughters = Span { first: 0, count: 8 };
     Brief {
         request: request(8),
@@ -121,7 +121,7 @@ fn brief() -> Brief {
     }
 }
 
-fn plan(shared: Value, rules: Value) -> Vec<u8> {
+pub(crate) fn plan(shared: Value, rules: Value) -> Vec<u8> {
     component(
         "mutation-policy",
         "plan-daughters",
@@ -213,7 +213,7 @@ fn template_that_some_daughter_cannot_have_is_malformed_before_the_fork() {
     assert!(ask::<Mutation>(&plan(hostname("w-${id}"), json!([])), brief(), &[]).is_ok());
 }
 
-fn batch() -> Batch {
+pub(crate) fn batch() -> Batch {
     Batch {
         sequence: 7,
         accounts: vec![Account::default()],
@@ -226,7 +226,7 @@ fn batch() -> Batch {
     }
 }
 
-fn rated(quantity: i64, price: i64, amount: i64) -> Vec<u8> {
+pub(crate) fn rated(quantity: i64, price: i64, amount: i64) -> Vec<u8> {
     component(
         "billing-policy",
         "rate",
