@@ -3,7 +3,7 @@
 //! Invariant: components run on policy threads only; billing has its own, so that rating a month of usage never stands
 //! before a fork.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use brood_hooks::HookName;
 use brood_policy::{BindingSpec, Limits, PluginSpec};
@@ -12,6 +12,7 @@ use wasmtime::Engine;
 use crate::binding::{About, Binding, Fallback};
 use crate::call::{ComponentHook, LogLine, MetricPoint};
 use crate::compile::CompileOptions;
+use crate::counter::HostCounters;
 use crate::engine::{Allocation, EngineError, PoolOptions, running};
 use crate::record::{RecordLog, RecordOptions, RecordSink};
 use crate::state::{PluginState, StateStore, StateStoreError};
@@ -91,6 +92,8 @@ pub struct Host {
     dialects: &'static [Dialect],
     store: Arc<dyn StateStore>,
     pub(crate) shared: Arc<Shared>,
+    // A leaf lock.
+    counters: Mutex<HostCounters>,
     path: Threads,
     billing: Threads,
 }
@@ -196,6 +199,7 @@ impl Host {
             dialects,
             store,
             shared,
+            counters: Mutex::default(),
             path,
             billing,
         })
@@ -216,6 +220,15 @@ impl Host {
         &self.shared.records
     }
 
+    /// Its counters as they are now.
+    pub fn counters(&self) -> HostCounters {
+        *self.lock_counters()
+    }
+
+    fn lock_counters(&self) -> MutexGuard<'_, HostCounters> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes a version ready, without using it. Compiles in a child; not for a thread that others wait on.
     pub fn load(&self, spec: &PluginSpec, bytes: &[u8]) -> Result<PluginVersion, LoadError> {
         let loader = Loader {
@@ -226,7 +239,13 @@ impl Host {
             ticker: &self.shared.ticker,
             spec,
         };
-        loader.ready(bytes)
+        let loaded = loader.ready(bytes);
+        let mut counters = self.lock_counters();
+        match &loaded {
+            Ok(_) => counters.ready += 1,
+            Err(_) => counters.refused += 1,
+        }
+        loaded
     }
 
     /// Adds a plugin with its component.
