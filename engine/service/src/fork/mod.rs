@@ -70,7 +70,8 @@ pub fn live(mother: &mut Machine, daughters: u32, keep: Checkpoint) -> anyhow::R
     let freeze_sent = now();
     let quiesced = quiesce(mother)?;
     let ticket = quiesced.ticket();
-    let forked = mother.cell.fork(daughters, keep, Start::Run);
+    // Her workload waits for the point alone, however many are born of it.
+    let point = mother.cell.fork_point(daughters, keep, Start::Run);
     let agent = quiesced.thaw().map_err(|error| {
         failed(
             "the mother was forked and does not thaw, so her daughters are let go",
@@ -79,7 +80,7 @@ pub fn live(mother: &mut Machine, daughters: u32, keep: Checkpoint) -> anyhow::R
     })?;
     let workload_frozen = now().micros_since(freeze_sent);
     mother.agent = Some(agent);
-    let fork = forked?;
+    let fork = point?.deliver();
     let mother_pause = mother.cell.stats()?.entered.micros_since(fork.times.asked);
     let family = Family {
         ticket: &ticket,
