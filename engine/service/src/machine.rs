@@ -10,10 +10,9 @@ use brood_agent_proto::exec::ExecSpec;
 use brood_agent_proto::exec::ExecState;
 use brood_agent_proto::hello::HelloError;
 use brood_agent_proto::{AGENT_PORT, Client, ClientError};
-use brood_cell::protocol::{DiskSpec, GuestSpec, MachineSpec};
+use brood_cell::protocol::{CMDLINE, DiskSpec, GuestSpec, MachineSpec};
 use brood_cell::{Cell, CellError};
 use brood_units::MachineId;
-use brood_vmm::boot::CMDLINE;
 
 use crate::host::Host;
 use crate::identity;
@@ -142,6 +141,16 @@ impl Machine {
     /// The cell, for what has nothing to do with the guest's inside.
     pub fn cell(&mut self) -> &mut Cell {
         &mut self.cell
+    }
+
+    /// Her cell's process.
+    pub fn pid(&self) -> u32 {
+        self.cell.pid()
+    }
+
+    /// The cell alone, for who ends many at once.
+    pub fn into_cell(self) -> Cell {
+        self.cell
     }
 
     /// Runs a shell line to its end; its standard output without the last line break.
