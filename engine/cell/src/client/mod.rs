@@ -6,9 +6,11 @@
 
 mod birth;
 mod collapse;
+mod end;
 mod error;
 mod exits;
 mod fork;
+mod guest;
 mod line;
 mod reader;
 
@@ -24,9 +26,7 @@ use std::process::{self, Stdio};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant as Deadline};
 
-use brood_bare_guest::mailbox::{self, Command, Outcome};
-use brood_units::Instant;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::protocol::{
     Ask, BirthTimes, Event, GuestSpec, MachineSpec, Reply, Request, Sealed, Stats, VERSION,
@@ -234,57 +234,6 @@ impl Cell {
         }
     }
 
-    /// A stream to the guest's vsock `port`; it fails at the first read if nobody listens there.
-    ///
-    /// # Errors
-    /// The cell refuses.
-    pub fn connect(&mut self, port: u32) -> Result<std::os::unix::net::UnixStream, CellError> {
-        let (ours, theirs) =
-            std::os::unix::net::UnixStream::pair().map_err(|source| CellError::Call {
-                operation: "socketpair",
-                source,
-            })?;
-        self.done(Request::VsockOpen { port }, &[theirs.as_fd()])?;
-        Ok(ours)
-    }
-
-    /// Sends a command to the bare guest's vCPU and waits for its answer.
-    ///
-    /// # Errors
-    /// The cell refuses, or no answer comes in time.
-    pub fn command(&mut self, vcpu: u32, command: Command) -> Result<Outcome, CellError> {
-        self.begin_command(vcpu, command)?;
-        self.outcome(vcpu)
-    }
-
-    /// Sends a command to the bare guest's vCPU without waiting; [`Cell::outcome`] waits.
-    ///
-    /// # Errors
-    /// The cell refuses.
-    pub fn begin_command(&mut self, vcpu: u32, command: Command) -> Result<(), CellError> {
-        let (operation, arguments) = command.encode();
-        self.done(
-            Request::Mailbox {
-                vcpu,
-                operation,
-                arguments,
-            },
-            &[],
-        )
-    }
-
-    /// The bare guest's next answer on `vcpu`.
-    ///
-    /// # Errors
-    /// None comes in time, or the cell ended.
-    pub fn outcome(&mut self, vcpu: u32) -> Result<Outcome, CellError> {
-        let wanted = |event: &Event| matches!(event, Event::MailboxReply { vcpu: from, .. } if *from == vcpu);
-        match self.event(wanted, PATIENCE)? {
-            (Event::MailboxReply { value, .. }, _) => Ok(mailbox::outcome(value)),
-            (other, _) => Err(CellError::Confused(format!("{other:?}"))),
-        }
-    }
-
     /// The first event that `wanted` accepts, waiting up to `limit`; others stay queued.
     ///
     /// # Errors
@@ -300,20 +249,6 @@ impl Cell {
         })
     }
 
-    /// When the guest first ran after its last resume; waits for it.
-    ///
-    /// # Errors
-    /// It did not run in time, or the cell ended.
-    pub fn first_instruction(&mut self) -> Result<Instant, CellError> {
-        match self.event(
-            |event| matches!(event, Event::FirstInstruction { .. }),
-            PATIENCE,
-        )? {
-            (Event::FirstInstruction { at }, _) => Ok(at),
-            (other, _) => Err(CellError::Confused(format!("{other:?}"))),
-        }
-    }
-
     /// Forgets events not yet looked at.
     pub fn clear_events(&mut self) {
         self.line.inbox().events.clear();
@@ -327,54 +262,6 @@ impl Cell {
     /// When the stages of its birth ended; zeros for a cell that was not forked.
     pub fn birth(&self) -> BirthTimes {
         self.birth
-    }
-
-    /// Asks the cell to end, then waits until it is gone.
-    ///
-    /// # Errors
-    /// It cannot be reaped.
-    pub fn end(mut self) -> Result<EndCause, CellError> {
-        self.begin_end();
-        self.reap()
-    }
-
-    /// Kills the process without a word, as the kernel's out-of-memory killer would.
-    ///
-    /// # Errors
-    /// It is gone already.
-    pub fn kill(&self) -> Result<(), CellError> {
-        match &self.pidfd {
-            Some(pidfd) => {
-                pidfd_send_signal(pidfd, Signal::KILL).map_err(call("pidfd_send_signal"))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Waits until the process has ended by itself and says how.
-    ///
-    /// # Errors
-    /// It cannot be reaped.
-    pub fn wait(mut self) -> Result<EndCause, CellError> {
-        self.reap()
-    }
-
-    /// Ends many cells at once: all are told first, then all are reaped.
-    ///
-    /// # Errors
-    /// One cannot be reaped; the others are.
-    pub fn end_all(cells: impl IntoIterator<Item = Self>) -> Result<Vec<EndCause>, CellError> {
-        let mut cells: Vec<_> = cells.into_iter().collect();
-        cells.iter_mut().for_each(Self::begin_end);
-        let causes: Vec<_> = cells.iter_mut().map(Self::reap).collect();
-        causes.into_iter().collect()
-    }
-
-    fn begin_end(&mut self) {
-        // A cell that hears it says so; one that cannot be told has ended or ends by the signal.
-        if self.reaped.is_none() && self.ask(Request::Kill, &[]).is_err() {
-            self.kill().ok();
-        }
     }
 
     fn over(fd: OwnedFd, kin: Kin) -> Result<Self, CellError> {
@@ -447,52 +334,5 @@ impl Cell {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
-    }
-
-    /// How a cell that closed its socket has ended; one that goes on without it is killed.
-    fn ended(&mut self) -> CellError {
-        if self
-            .pidfd
-            .as_ref()
-            .is_some_and(|pidfd| !exits::ends_soon(pidfd))
-        {
-            // It has ended after all if this fails.
-            self.kill().ok();
-        }
-        self.reap().map_or_else(|error| error, CellError::Ended)
-    }
-
-    fn reap(&mut self) -> Result<EndCause, CellError> {
-        if let Some(cause) = &self.reaped {
-            return Ok(cause.clone());
-        }
-        let mut cause = match &self.pidfd {
-            Some(pidfd) => self.line.kin.exits.status_of(self.pid, pidfd)?,
-            None => EndCause::unknown(),
-        };
-        // The reader sees the end of the socket once the process is gone, after everything the cell said.
-        let mut inbox = self.line.inbox();
-        while !inbox.closed {
-            inbox = self
-                .line
-                .changed
-                .wait(inbox)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        cause.ending = inbox.ending.clone();
-        drop(inbox);
-        self.reaped = Some(cause.clone());
-        Ok(cause)
-    }
-}
-
-impl Drop for Cell {
-    fn drop(&mut self) {
-        if self.reaped.is_none() && self.pidfd.is_some() {
-            // Killing what is gone already is the only way these fail, and then there is nothing to do.
-            self.kill().ok();
-            self.reap().ok();
-        }
-        rustix::net::shutdown(self.line.control.fd(), rustix::net::Shutdown::Both).ok();
     }
 }

@@ -9,24 +9,27 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use brood_devices::GuestMemory;
-use brood_devices::console::{self, Console, ConsoleState};
-use brood_devices::virtio::block::{Block, BlockState, MERGE_ABOVE, MergeStep};
+use brood_devices::console::{self, Console};
+use brood_devices::virtio::block::Block;
 use brood_devices::virtio::rng::Rng;
-use brood_devices::virtio::vsock::{
-    Greeting, PollEntry, Vsock, VsockOptions, VsockState, VsockToken,
-};
-use brood_devices::virtio::{Events, MmioDevice, TransportState, VirtioDevice, VirtioMmio};
+use brood_devices::virtio::vsock::{Greeting, PollEntry, Vsock, VsockOptions};
+use brood_devices::virtio::{Events, MmioDevice, VirtioDevice, VirtioMmio};
 use brood_devices::vmgenid::VmGenId;
 use brood_vmm::Machine;
 use brood_vmm::boot::VirtioSlot;
 use brood_vmm::boot::layout::{VMGENID, VMGENID_GSI};
-use rustix::event::PollFlags;
-use serde::{Deserialize, Serialize};
 use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::refusal::{because, refuse};
 use crate::protocol::{DiskSpec, MachineSpec, Refusal};
+
+mod poll;
+mod state;
+
+use poll::Source;
+pub(super) use poll::Work;
+pub(super) use state::HardwareState;
 
 const DEVICES: &str = "devices";
 const FILES: &str = "raise the limit of open files (ulimit -n)";
@@ -36,38 +39,6 @@ const DISK_ID: &[u8; 20] = b"brood-disk\0\0\0\0\0\0\0\0\0\0";
 const QUEUE_NOTIFY: u64 = 0x50;
 /// Bytes of console output in one answer.
 const CONSOLE_CHUNK: usize = 8 << 10;
-/// Blocks copied in one background step.
-const MERGE_BLOCKS: u32 = 64;
-
-/// What a round of device work found.
-#[derive(Debug, Default)]
-pub(super) struct Work {
-    /// More is to be done without waiting.
-    pub(super) more: bool,
-    /// A queue was kicked: the guest ran.
-    pub(super) guest_ran: bool,
-    /// The disk waits for a layer and has not said so yet.
-    pub(super) wants_layer: bool,
-    /// Streams the guest opened to the host.
-    pub(super) connects: Vec<(u32, OwnedFd)>,
-}
-
-/// Everything of the devices but files and guest memory.
-#[derive(Serialize, Deserialize)]
-pub(super) struct HardwareState {
-    disk: Option<(BlockState, TransportState)>,
-    has_base: bool,
-    vsock: (VsockState, TransportState),
-    rng: TransportState,
-    console: ConsoleState,
-}
-
-/// Whose descriptor an entry of the poll list is.
-#[derive(Clone, Copy)]
-enum Source {
-    Kick { device: usize, queue: usize },
-    Stream(VsockToken),
-}
 
 /// The devices of one machine.
 pub(super) struct Hardware {
@@ -248,94 +219,6 @@ impl Hardware {
         }
     }
 
-    /// Adds what to wait for to the poll list.
-    pub(super) fn interests(&mut self, fds: &mut Vec<libc::pollfd>) {
-        self.sources.clear();
-        let mut sources = std::mem::take(&mut self.sources);
-        for (index, device) in self.devices().enumerate() {
-            for (queue, kick) in device
-                .events()
-                .into_iter()
-                .flat_map(Events::kicks)
-                .enumerate()
-            {
-                sources.push(Source::Kick {
-                    device: index,
-                    queue,
-                });
-                fds.push(libc::pollfd {
-                    fd: kick.as_raw_fd(),
-                    events: libc::POLLIN,
-                    revents: 0,
-                });
-            }
-        }
-        self.streams.clear();
-        self.vsock.device().poll_fds(&mut self.streams);
-        for entry in &self.streams {
-            sources.push(Source::Stream(entry.token));
-            let events = entry.interest.bits() as libc::c_short;
-            fds.push(libc::pollfd {
-                fd: entry.fd,
-                events,
-                revents: 0,
-            });
-        }
-        self.sources = sources;
-    }
-
-    /// Does one bounded round of work for what poll(2) found.
-    pub(super) fn serve(&mut self, polled: &[libc::pollfd]) -> Work {
-        let mut work = Work::default();
-        for at in 0..self.sources.len() {
-            let (Some(source), Some(polled)) = (self.sources.get(at).copied(), polled.get(at))
-            else {
-                continue;
-            };
-            if polled.revents == 0 {
-                continue;
-            }
-            // A device kicks itself where it has more to do, and one whose events fail is without interrupts: its
-            // driver sees it time out. Either way there is nothing to do with the answer here.
-            match source {
-                Source::Kick { device, queue } => {
-                    work.guest_ran = true;
-                    let memory = self.memory.clone();
-                    if let Some(device) = self.device_mut(device) {
-                        device.notified(queue, &memory).ok();
-                    }
-                }
-                Source::Stream(token) => {
-                    let ready = PollFlags::from_bits_truncate(polled.revents as u16);
-                    self.vsock.host_ready(token, ready, &self.memory).ok();
-                }
-            }
-        }
-        work.more = self.merge();
-        while let Some(connect) = self.vsock.device_mut().take_guest_connect() {
-            work.connects.push((connect.port, connect.stream.into()));
-        }
-        let wants = self
-            .disk
-            .as_ref()
-            .is_some_and(|disk| disk.device().wants_layer());
-        work.wants_layer = wants && !std::mem::replace(&mut self.layer_asked, wants);
-        work
-    }
-
-    /// One step of background merging; whether there is more.
-    fn merge(&mut self) -> bool {
-        let Some(disk) = &mut self.disk else {
-            return false;
-        };
-        // A failed copy leaves the disk as it is; the next round tries again after other work.
-        disk.device().layer_count() > MERGE_ABOVE
-            && matches!(
-                disk.device_mut().merge_step(MERGE_BLOCKS),
-                Ok(MergeStep::Copied { .. })
-            )
-    }
-
     pub(super) fn kernel_panic(&self) -> Option<String> {
         self.console.kernel_panic()
     }
@@ -404,63 +287,6 @@ impl Hardware {
             .map_or(0, |disk| disk.device().layer_count() as u32)
     }
 
-    /// Everything but guest memory, with the files it goes with: base, then layers.
-    pub(super) fn state(&mut self) -> Result<(HardwareState, Vec<OwnedFd>), Refusal> {
-        let mut files = Vec::new();
-        files.extend(clone_file(self.base.as_ref())?.map(OwnedFd::from));
-        let disk = match &mut self.disk {
-            None => None,
-            Some(disk) => {
-                let state = (disk.device_mut().freeze_state(), disk.state());
-                for layer in disk.device().layer_files() {
-                    files.extend(clone_file(Some(layer))?.map(OwnedFd::from));
-                }
-                Some(state)
-            }
-        };
-        let state = HardwareState {
-            disk,
-            has_base: self.base.is_some(),
-            vsock: (self.vsock.device().state(), self.vsock.state()),
-            rng: self.rng.state(),
-            console: self.console.state(),
-        };
-        Ok((state, files))
-    }
-
-    /// The devices in another process.
-    pub(super) fn from_state(
-        memory: GuestMemory,
-        state: HardwareState,
-        files: Vec<OwnedFd>,
-    ) -> Result<Self, Refusal> {
-        let mut files = files.into_iter().map(File::from);
-        let base = if state.has_base { files.next() } else { None };
-        let kept = clone_file(base.as_ref())?;
-        let disk = match &state.disk {
-            None => None,
-            Some((block, transport)) => {
-                let block = Block::from_state(block, base, files.collect())
-                    .map_err(because(DEVICES, "make the template anew with this engine"))?;
-                Some(restored(block, transport)?)
-            }
-        };
-        let vsock = Vsock::from_state(VsockOptions::default(), state.vsock.0);
-        Ok(Self {
-            disk,
-            base: kept,
-            vsock: restored(vsock, &state.vsock.1)?,
-            rng: restored(Rng, &state.rng)?,
-            console: Console::from_state(state.console, event()?)
-                .map_err(because(DEVICES, "make the template anew with this engine"))?,
-            generation: VmGenId::new(VMGENID, event()?),
-            memory,
-            sources: Vec::new(),
-            streams: Vec::new(),
-            layer_asked: false,
-        })
-    }
-
     fn devices(&self) -> impl Iterator<Item = &dyn MmioDevice> {
         let disk = self.disk.as_ref().map(|disk| disk as &dyn MmioDevice);
         disk.into_iter()
@@ -483,12 +309,6 @@ fn console_register(port: u16) -> Option<u16> {
 fn fresh<D: VirtioDevice>(device: D) -> Result<VirtioMmio<D>, Refusal> {
     let events = Events::new(device.queue_max_sizes().len()).map_err(because(DEVICES, FILES))?;
     VirtioMmio::new(device, events).map_err(because(DEVICES, "report this"))
-}
-
-fn restored<D: VirtioDevice>(device: D, state: &TransportState) -> Result<VirtioMmio<D>, Refusal> {
-    let events = Events::new(device.queue_max_sizes().len()).map_err(because(DEVICES, FILES))?;
-    VirtioMmio::from_state(device, state, events)
-        .map_err(because(DEVICES, "make the template anew with this engine"))
 }
 
 fn renew<D: VirtioDevice>(device: &mut VirtioMmio<D>) -> Result<(), Refusal> {
