@@ -3,7 +3,7 @@
 //! Invariant: components run on policy threads only; billing has its own, so that rating a month of usage never stands
 //! before a fork.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use brood_hooks::{Failure, HookName};
 use brood_policy::{BindingSpec, Limits, PluginSpec};
@@ -12,6 +12,7 @@ use wasmtime::Engine;
 use crate::binding::{About, Binding, Fallback};
 use crate::call::{self, ComponentHook, Context, LogLine, MetricPoint, Place};
 use crate::compile::CompileOptions;
+use crate::counter::HostCounters;
 use crate::engine::{Allocation, EngineError, PoolOptions, running};
 use crate::record::{RecordLog, RecordOptions, RecordSink};
 use crate::state::{PluginState, StateStore, StateStoreError};
@@ -91,6 +92,8 @@ pub struct Host {
     dialects: &'static [Dialect],
     store: Arc<dyn StateStore>,
     pub(crate) shared: Arc<Shared>,
+    // A leaf lock.
+    counters: Mutex<HostCounters>,
     path: Threads,
     billing: Threads,
 }
@@ -196,6 +199,7 @@ impl Host {
             dialects,
             store,
             shared,
+            counters: Mutex::default(),
             path,
             billing,
         })
@@ -216,9 +220,24 @@ impl Host {
         &self.shared.records
     }
 
+    /// Its counters as they are now.
+    pub fn counters(&self) -> HostCounters {
+        *self.lock_counters()
+    }
+
+    fn lock_counters(&self) -> MutexGuard<'_, HostCounters> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes a version ready, without using it. Compiles in a child; not for a thread that others wait on.
     pub fn load(&self, spec: &PluginSpec, bytes: &[u8]) -> Result<PluginVersion, LoadError> {
-        self.loader(spec).ready(bytes)
+        let loaded = self.loader(spec).ready(bytes);
+        let mut counters = self.lock_counters();
+        match &loaded {
+            Ok(_) => counters.ready += 1,
+            Err(_) => counters.refused += 1,
+        }
+        loaded
     }
 
     /// What a component says of itself, before it has settings: for tools. Compiles in a child.

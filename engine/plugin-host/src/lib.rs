@@ -40,7 +40,7 @@ mod wit;
 pub use binding::{About, Asked, Binding, Decider, Fallback, hear_all};
 pub use call::{HostAnswer, LogLine, MetricPoint};
 pub use compile::{CompileError, CompileOptions};
-pub use counter::Counters;
+pub use counter::{Counters, HostCounters};
 pub use digest::{Digest, ParseDigestError};
 pub use engine::{Allocation, EngineError, PoolOptions};
 pub use host::{

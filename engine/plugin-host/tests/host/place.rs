@@ -11,6 +11,8 @@ use brood_plugin_host::{
 use brood_policy::{BindingSpec, Grants, Import, LogLevel, PluginSpec, StateOptions};
 use serde_json::{Value, json};
 
+use crate::component::Component;
+
 /// The instant of all calls.
 pub(crate) const NOW: Now = Now::from_unix_nanos(1_700_000_000_000_000_000);
 
@@ -112,4 +114,13 @@ pub(crate) fn decision_of(bindings: &[Arc<Binding<Admission>>]) -> Decision {
 /// The same of one binding.
 pub(crate) fn decision(bound: &Bound) -> Decision {
     decision_of(std::slice::from_ref(&bound.binding))
+}
+
+/// The host still answers, whatever has just happened in it.
+pub(crate) fn is_sound(host: &Host) {
+    let bytes = Component::new("admission-policy")
+        .answer("review", admit(2))
+        .build();
+    let bound = bind(host, &bytes, |_| ());
+    assert!(bound.binding.call_here(NOW, &ask()).is_ok());
 }

@@ -17,9 +17,8 @@ use std::time::Duration;
 
 use brood_agent_proto::{ClientError, Quiesced, StampTicket};
 use brood_cell::protocol::{Checkpoint, ForkTimes, Start};
-use brood_cell::{Cell, CellError, WarmParts};
+use brood_cell::{Cell, CellError, WarmParts, now};
 use brood_units::{Instant, MachineId};
-use brood_vmm::now;
 
 use crate::host::Host;
 use crate::identity;
@@ -60,7 +59,7 @@ pub struct Template {
     ticket: StampTicket,
     id: MachineId,
     generation: u32,
-    pub(crate) cell: Cell,
+    cell: Cell,
 }
 
 /// Forks a running machine into `daughters` from one point; the mother runs on.
@@ -228,6 +227,16 @@ impl Template {
     /// The template's identity.
     pub fn id(&self) -> MachineId {
         self.id
+    }
+
+    /// The process that holds the template.
+    pub fn pid(&self) -> u32 {
+        self.cell.pid()
+    }
+
+    /// The cell alone, for who ends many at once.
+    pub fn into_cell(self) -> Cell {
+        self.cell
     }
 
     /// Lets go of the template; warm daughters live on.
