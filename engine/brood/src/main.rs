@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use brood::files::{self, Sources};
 use brood::{demo, doctor, plugin};
+use brood_plugin_build::Programs;
 use clap::{Args, Parser, Subcommand};
 
 #[derive(Parser)]
@@ -39,6 +40,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Start, build, check, test, measure and replay plugins.
+    #[command(subcommand)]
+    Plugin(plugin::Command),
     /// One microVM's process; started by the engine with its control socket on standard input.
     #[command(hide = true)]
     Cell,
@@ -66,12 +70,24 @@ struct SourceOptions {
     busybox: PathBuf,
 }
 
+/// The Rust toolchain that plugins are built with.
+fn programs() -> Programs {
+    let named = |variable, usual: &str| {
+        std::env::var_os(variable).map_or_else(|| usual.into(), PathBuf::from)
+    };
+    Programs {
+        cargo: named("CARGO", "cargo"),
+        rustc: named("RUSTC", "rustc"),
+    }
+}
+
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Cell => return brood_cell::process::main(),
         Command::PluginChild { arguments } => {
             return plugin::child::run(arguments);
         }
+        Command::Plugin(command) => plugin::run(command, &programs()),
         Command::Doctor { json } => doctor::run(json),
         Command::Prepare { sources, out } => {
             let SourceOptions {

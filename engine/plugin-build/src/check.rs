@@ -45,8 +45,25 @@ pub struct Report {
 /// A file is no plugin for this engine.
 #[derive(Debug, Error)]
 pub enum CheckError {
-    /// It is no WebAssembly at all, or cut short.
-    #[error("not a WebAssembly component, or a part of one")]
+    /// It is machine code.
+    #[error(
+        "a precompiled artifact (.cwasm) and not a component: machine code is never taken from outside; hand over the .wasm it was made of"
+    )]
+    Precompiled,
+    /// It is no WebAssembly at all.
+    #[error("not WebAssembly: it begins with {begin:02x?}; `brood plugin build` makes components")]
+    NotWasm {
+        /// Its first bytes.
+        begin: Vec<u8>,
+    },
+    /// It ends too early.
+    #[error("a component that is cut short at {bytes} bytes: copy or build it again")]
+    Truncated {
+        /// Its length.
+        bytes: usize,
+    },
+    /// It breaks the rules of the format.
+    #[error("a damaged component: copy or build it again")]
     Malformed(#[source] anyhow::Error),
     /// It is a core module.
     #[error("a core module and not a component; `brood plugin build` makes components")]
@@ -60,16 +77,20 @@ pub enum CheckError {
         import: String,
     },
     /// It was built for another version.
-    #[error("built for {PACKAGE} {found}, and this engine serves {VERSION}")]
+    #[error(
+        "built for {PACKAGE} {found}, and this engine serves {VERSION}: build it against the SDK or wit/ of this engine"
+    )]
     Version {
         /// The version it was built for.
         found: String,
     },
     /// It does not export `plugin`.
-    #[error("does not export {PACKAGE}/plugin, which says what it is")]
+    #[error(
+        "does not export {PACKAGE}/plugin, which says what it is: brood_plugin::export! does, other languages build for a world of wit/worlds.wit"
+    )]
     NoPlugin,
     /// It exports no decision.
-    #[error("exports no hook")]
+    #[error("exports no hook: name one in brood_plugin::export!, as in export!(Policy: admission)")]
     NoHook,
     /// The names are right and the types are not.
     #[error("its types are not those of {PACKAGE} {VERSION}")]
@@ -82,6 +103,7 @@ pub enum CheckError {
 ///
 /// This engine could not load it, and why.
 pub fn check(component: &[u8]) -> Result<Report, CheckError> {
+    recognise(component)?;
     let found = Found::read(component)?;
     let mut imports = Vec::new();
     let mut version: Option<String> = None;
@@ -133,6 +155,20 @@ pub fn check(component: &[u8]) -> Result<Report, CheckError> {
     })
 }
 
+/// Tells by its first bytes what a file is that is no WebAssembly.
+fn recognise(bytes: &[u8]) -> Result<(), CheckError> {
+    const MAGIC: &[u8] = b"\0asm";
+    if bytes.starts_with(b"\x7fELF") {
+        return Err(CheckError::Precompiled);
+    }
+    // A file shorter than its magic number may be the beginning of one.
+    let begin: Vec<u8> = bytes.iter().take(MAGIC.len()).copied().collect();
+    match !begin.is_empty() && MAGIC.starts_with(&begin) {
+        true => Ok(()),
+        false => Err(CheckError::NotWasm { begin }),
+    }
+}
+
 /// Whether a component of that version can be loaded. Below 1.0, patch versions of one minor fit each other.
 fn is_served(version: &str) -> bool {
     let minor = |version: &str| version.rsplit_once('.').map(|(minor, _)| minor.to_owned());
@@ -182,7 +218,13 @@ struct Found {
 
 impl Found {
     fn read(bytes: &[u8]) -> Result<Self, CheckError> {
-        let malformed = |error: wasmparser::BinaryReaderError| CheckError::Malformed(error.into());
+        let malformed = |error: wasmparser::BinaryReaderError| {
+            // The parser says so where it wants more bytes than there are.
+            if error.message().contains("unexpected end") || error.offset() >= bytes.len() as u64 {
+                return CheckError::Truncated { bytes: bytes.len() };
+            }
+            CheckError::Malformed(error.into())
+        };
         let mut found = Self::default();
         // How deep below the component itself a section stands: only the outermost imports and exports are its own.
         let mut depth = 0_u32;
@@ -232,7 +274,7 @@ impl Found {
         if ended {
             Ok(found)
         } else {
-            Err(CheckError::Malformed(anyhow::anyhow!("it is cut short")))
+            Err(CheckError::Truncated { bytes: bytes.len() })
         }
     }
 }

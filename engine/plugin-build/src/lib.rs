@@ -9,6 +9,7 @@ mod check;
 mod component;
 mod hook;
 mod scaffold;
+mod sdk;
 mod toolchain;
 mod wit;
 

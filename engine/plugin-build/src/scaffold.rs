@@ -1,4 +1,4 @@
-//! A plugin crate to start from: one hook, settings, and tests that pass.
+//! A plugin crate to start from: one hook, settings, tests that pass, recorded calls, a policy file that binds it.
 //!
 //! Invariant: nothing that exists is overwritten. The sources are those in `templates/`, which this crate's own tests
 //! compile and run.
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::Hook;
+use crate::{Hook, sdk};
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct ScaffoldSpec {
 /// Where `brood-plugin` comes from.
 #[derive(Clone, Debug)]
 pub enum Sdk {
+    /// Unpacked from this program into the crate itself.
+    Unpacked,
     /// A directory.
     Path(PathBuf),
     /// A version in the registry.
@@ -86,11 +88,19 @@ pub fn scaffold(spec: &ScaffoldSpec) -> Result<Vec<PathBuf>, ScaffoldError> {
         let directory = directory.clone();
         return Err(ScaffoldError::Occupied { directory });
     }
-    let files = [
-        ("Cargo.toml", manifest(spec)),
-        ("src/lib.rs", source(spec)),
-        (".gitignore", "/target\n".to_owned()),
+    let mut files = vec![
+        ("Cargo.toml".to_owned(), manifest(spec)),
+        ("src/lib.rs".to_owned(), source(spec)),
+        (".gitignore".to_owned(), "/target\n".to_owned()),
     ];
+    if let Some((calls, policy)) = bound(spec) {
+        files.push(("calls/first.json".to_owned(), calls.to_owned()));
+        files.push(("policy.toml".to_owned(), policy));
+    }
+    if matches!(spec.sdk, Sdk::Unpacked) {
+        let unpacked = sdk::files().into_iter();
+        files.extend(unpacked.map(|(name, text)| (format!("{}/{name}", sdk::DIRECTORY), text)));
+    }
     let mut written = Vec::with_capacity(files.len());
     for (name, text) in files {
         let path = directory.join(name);
@@ -121,6 +131,10 @@ fn is_name(name: &str) -> bool {
 
 fn manifest(spec: &ScaffoldSpec) -> String {
     let sdk = match &spec.sdk {
+        Sdk::Unpacked => format!(
+            "{{ path = {} }}",
+            quoted(&format!("{}/sdk/plugin", sdk::DIRECTORY))
+        ),
         Sdk::Path(path) => format!("{{ path = {} }}", quoted(&path.to_string_lossy())),
         Sdk::Version(version) => quoted(version),
         Sdk::Git { url, revision } => {
@@ -174,6 +188,46 @@ fn source(spec: &ScaffoldSpec) -> String {
     )
 }
 
+/// Recorded calls, and a policy file that binds the component where `brood plugin build` puts it. Nothing can be bound to
+/// events.
+fn bound(spec: &ScaffoldSpec) -> Option<(&'static str, String)> {
+    let (calls, settings) = match spec.hook {
+        Hook::Admission => (include_str!("../templates/admission.json"), "max-live = 8"),
+        Hook::Placement => (
+            include_str!("../templates/placement.json"),
+            "max-cpu-load = 900",
+        ),
+        Hook::Mutation => (
+            include_str!("../templates/mutation.json"),
+            "hostname = \"vm-${index}\"",
+        ),
+        Hook::Billing => (
+            include_str!("../templates/billing.json"),
+            "hour-nanos = 50000000",
+        ),
+        Hook::Lifecycle => return None,
+    };
+    let policy = format!(
+        r#"# Binds the plugin at its hook. `component` is relative to this file.
+version = 1
+
+[plugin.{name}]
+component = "target/{name}.wasm"
+grants = ["log", "config"]
+
+[plugin.{name}.settings]
+{settings}
+
+[[{hook}]]
+plugin = "{name}"
+on-failure = "closed"
+"#,
+        name = spec.name,
+        hook = spec.hook,
+    );
+    Some((calls, policy))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,7 +246,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let directory = parent.path().join("mine");
         let files = scaffold(&spec("my-quota", &directory)).unwrap();
-        assert!(files.len() == 3 && files.iter().all(|file| file.is_file()));
+        assert!(files.len() == 5 && files.iter().all(|file| file.is_file()));
         let manifest = fs::read_to_string(directory.join("Cargo.toml")).unwrap();
         assert!(
             manifest.contains("name = \"my-quota\"")

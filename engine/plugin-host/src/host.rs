@@ -5,12 +5,12 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use brood_hooks::HookName;
+use brood_hooks::{Failure, HookName};
 use brood_policy::{BindingSpec, Limits, PluginSpec};
 use wasmtime::Engine;
 
 use crate::binding::{About, Binding, Fallback};
-use crate::call::{ComponentHook, LogLine, MetricPoint};
+use crate::call::{self, ComponentHook, Context, LogLine, MetricPoint, Place};
 use crate::compile::CompileOptions;
 use crate::counter::HostCounters;
 use crate::engine::{Allocation, EngineError, PoolOptions, running};
@@ -18,7 +18,7 @@ use crate::record::{RecordLog, RecordOptions, RecordSink};
 use crate::state::{PluginState, StateStore, StateStoreError};
 use crate::thread::{Queue, Threads};
 use crate::ticker::Ticker;
-use crate::version::{LoadError, Loader};
+use crate::version::{Description, LoadError, Loader};
 use crate::wit::{self, DIALECTS, Dialect};
 use crate::{Plugin, PluginVersion};
 
@@ -231,21 +231,41 @@ impl Host {
 
     /// Makes a version ready, without using it. Compiles in a child; not for a thread that others wait on.
     pub fn load(&self, spec: &PluginSpec, bytes: &[u8]) -> Result<PluginVersion, LoadError> {
-        let loader = Loader {
-            engine: &self.engine,
-            dialects: self.dialects,
-            compile: &self.compile,
-            limits: &self.loading,
-            ticker: &self.shared.ticker,
-            spec,
-        };
-        let loaded = loader.ready(bytes);
+        let loaded = self.loader(spec).ready(bytes);
         let mut counters = self.lock_counters();
         match &loaded {
             Ok(_) => counters.ready += 1,
             Err(_) => counters.refused += 1,
         }
         loaded
+    }
+
+    /// What a component says of itself, before it has settings: for tools. Compiles in a child.
+    pub fn describe(&self, spec: &PluginSpec, bytes: &[u8]) -> Result<Description, LoadError> {
+        Ok(self.loader(spec).open(bytes)?.description)
+    }
+
+    /// Makes an instance and drops it, on this very thread: for benches.
+    pub fn instantiate(&self, version: &PluginVersion, limits: &Limits) -> Result<(), Failure> {
+        let _ticks = self.shared.ticker.watch();
+        let place = Place {
+            pre: &version.pre,
+            hooks: &version.hooks,
+            limits,
+            live: None,
+        };
+        call::run(place, Context::bare(limits), |_, _| Ok(())).result
+    }
+
+    fn loader<'a>(&'a self, spec: &'a PluginSpec) -> Loader<'a> {
+        Loader {
+            engine: &self.engine,
+            dialects: self.dialects,
+            compile: &self.compile,
+            limits: &self.loading,
+            ticker: &self.shared.ticker,
+            spec,
+        }
     }
 
     /// Adds a plugin with its component.

@@ -85,6 +85,16 @@ impl PluginVersion {
     }
 }
 
+/// A version before it has its settings.
+pub(crate) struct Opened {
+    digest: Digest,
+    pre: InstancePre<Context>,
+    hooks: Hooks,
+    own: Box<dyn Introduces>,
+    pub(crate) description: Description,
+    imports: Vec<Import>,
+}
+
 /// What versions are made ready with.
 pub(crate) struct Loader<'a> {
     pub(crate) engine: &'a Engine,
@@ -115,8 +125,8 @@ impl Loader<'_> {
         }
     }
 
-    /// Compiles, checks and prepares one version.
-    pub(crate) fn ready(&self, bytes: &[u8]) -> Result<PluginVersion, LoadError> {
+    /// Compiles and checks one version, and lets it describe itself.
+    pub(crate) fn open(&self, bytes: &[u8]) -> Result<Opened, LoadError> {
         let compile_failed = |source| LoadError::Compile {
             plugin: self.plugin(),
             source,
@@ -133,6 +143,30 @@ impl Loader<'_> {
         let description = self.run("describe", &pre, |store, instance| {
             own.describe(store, instance)
         })?;
+        Ok(Opened {
+            digest,
+            pre,
+            hooks,
+            own,
+            description,
+            imports,
+        })
+    }
+
+    /// The same, with its settings.
+    pub(crate) fn ready(&self, bytes: &[u8]) -> Result<PluginVersion, LoadError> {
+        let Opened {
+            digest,
+            pre,
+            hooks,
+            own,
+            description,
+            imports,
+        } = self.open(bytes)?;
+        let compile_failed = |source| LoadError::Compile {
+            plugin: self.plugin(),
+            source,
+        };
         let document = self.spec.settings.to_string();
         let schema = &description.settings_schema;
         let wrong =

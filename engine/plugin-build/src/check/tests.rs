@@ -106,14 +106,19 @@ fn core_module_garbage_and_a_cut_component_are_told_apart() {
         check(b"\0asm\x01\0\0\0"),
         Err(CheckError::CoreModule)
     ));
-    assert!(matches!(check(b"\x7fELF"), Err(CheckError::Malformed(_))));
+    assert!(matches!(check(b"\x7fELF"), Err(CheckError::Precompiled)));
+    assert!(matches!(
+        check(b"#!/bin/sh"),
+        Err(CheckError::NotWasm { .. })
+    ));
+    assert!(matches!(check(b""), Err(CheckError::NotWasm { .. })));
     let whole = plain("export brood:policy/plugin@0.1.0; export brood:policy/admission@0.1.0;");
     for length in [4, 8, 9, whole.len() / 2, whole.len() - 1] {
         let refused = check(&whole[..length]);
         assert!(
             matches!(
                 refused,
-                Err(CheckError::Malformed(_) | CheckError::NoPlugin)
+                Err(CheckError::Truncated { .. } | CheckError::NoPlugin)
             ),
             "{length}"
         );
