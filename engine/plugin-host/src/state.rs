@@ -54,7 +54,8 @@ pub struct StateStoreError {
     pub message: String,
 }
 
-/// Where state is durable.
+/// Where state is durable. Changes that belong into one transaction with what else the caller writes, as a batch's rated
+/// lines do, do not come this way: see [`crate::Draft`].
 pub trait StateStore: Send + Sync {
     /// All entries of a plugin.
     fn load(&self, plugin: &str) -> Result<Vec<(String, StateEntry)>, StateStoreError>;
@@ -127,10 +128,10 @@ impl PluginState {
         StateView::new(base, self.options, now_ms)
     }
 
-    /// Makes a call's writes everybody's.
-    pub(crate) fn commit(&self, view: StateView) -> Result<(), StateStoreError> {
+    /// What a call's writes come to, with the removal of what has expired.
+    pub(crate) fn changes(view: StateView) -> Vec<StateChange> {
         if view.written.is_empty() {
-            return Ok(());
+            return Vec::new();
         }
         let StateView {
             base,
@@ -143,10 +144,23 @@ impl PluginState {
             .filter(|(key, entry)| ended(entry, now_ms) && !written.contains_key(*key))
             .map(|(key, _)| key.clone())
             .collect();
-        drop(base);
         let mut changes: Vec<StateChange> = written.into_iter().collect();
         changes.extend(expired.into_iter().map(|key| (key, None)));
-        self.store.commit(&self.plugin, &changes)?;
+        changes
+    }
+
+    /// Makes a call's writes everybody's.
+    pub(crate) fn commit(&self, view: StateView) -> Result<(), StateStoreError> {
+        let changes = Self::changes(view);
+        if !changes.is_empty() {
+            self.store.commit(&self.plugin, &changes)?;
+            self.apply(changes);
+        }
+        Ok(())
+    }
+
+    /// Shows what the store has committed to the calls that follow.
+    pub(crate) fn apply(&self, changes: Vec<StateChange>) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         // Copied only while a shadow call still looks at it.
         let entries = Arc::make_mut(&mut entries);
@@ -156,7 +170,6 @@ impl PluginState {
                 None => entries.remove(&key),
             };
         }
-        Ok(())
     }
 
     /// Bytes of all entries.

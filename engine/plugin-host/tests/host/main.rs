@@ -5,6 +5,7 @@ mod component;
 mod place;
 
 mod admission;
+mod draft;
 mod fault;
 mod hook;
 mod load;

@@ -1,19 +1,21 @@
 //! Versions, modes, fallbacks and state.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use brood_hooks::admission::{Decision, Verdict};
-use brood_hooks::{Ceiling, HookName, Now};
+use brood_hooks::{Ceiling, FailureKind, HookName, Now};
 use brood_plugin_host::{
-    Fallback, Host, Silent, StateChange, StateEntry, StateStore, StateStoreError, VolatileState,
-    block_on,
+    Fallback, Host, LoadError, Silent, StateChange, StateEntry, StateStore, StateStoreError,
+    VolatileState, block_on,
 };
 use brood_policy::{BindingSpec, Mode, OnFailure, Reuse};
 use serde_json::json;
 
 use crate::component::Component;
-use crate::place::{Bound, NOW, admit, ask, bind, decision, denial, host, options, spec};
+use crate::place::{
+    Bound, NOW, admit, ask, bind, decision, decision_of, denial, host, options, spec,
+};
 
 fn admits(count: u32) -> Vec<u8> {
     Component::new("admission-policy")
@@ -30,36 +32,86 @@ fn count(bound: &Bound) -> u32 {
 }
 
 #[test]
-fn version_is_replaced_under_load_without_a_failed_call_and_rolled_back() {
+fn two_thousand_swaps_under_load_fail_no_call_and_the_last_is_rolled_back() {
     let host = host();
     let bound = bind(&host, &admits(1), |_| ());
+    let versions = [2, 1].map(|count| host.load(&spec(), &admits(count)).expect("loads"));
+    let versions = versions.map(Arc::new);
+    assert_eq!(count(&bound), 1, "there is a call to try versions with");
     let over = AtomicBool::new(false);
+    let calls = AtomicU64::new(0);
     std::thread::scope(|scope| {
-        let caller = scope.spawn(|| {
-            let mut seen = [0_u32; 3];
+        let call = || {
             while !over.load(Ordering::SeqCst) {
                 let answer = block_on(bound.binding.start(NOW, &ask())).expect("the host runs");
-                let answer = answer.expect("no call fails");
-                if let [Verdict::Admit(grant)] = answer.answer().as_slice() {
-                    seen[grant.count as usize] += 1;
-                }
+                answer.expect("no call fails");
+                calls.fetch_add(1, Ordering::SeqCst);
             }
-            seen
-        });
-        for _ in 0..5 {
-            for version in [2, 1] {
-                host.replace(&bound.plugin, &spec(), &admits(version))
-                    .expect("replaces");
-            }
-        }
+        };
+        let callers = [scope.spawn(call), scope.spawn(call)];
+        let mut both = (0..1000).flat_map(|_| &versions);
+        let swapped = both.try_for_each(|version| host.swap(&bound.plugin, version));
         over.store(true, Ordering::SeqCst);
-        let seen = caller.join().expect("joins");
-        assert!(seen[1] + seen[2] > 0);
+        swapped.expect("swaps");
+        for caller in callers {
+            caller.join().expect("no call was lost");
+        }
     });
-    assert_eq!(bound.binding.counters().failures(), 0);
+    let counters = bound.binding.counters();
+    assert_eq!(counters.failures(), 0);
+    assert_eq!(counters.answered, calls.load(Ordering::SeqCst) + 1);
+    assert_eq!(host.counters().swapped, 2000);
     assert_eq!(count(&bound), 1);
     bound.plugin.roll_back().expect("rolls back");
     assert_eq!(count(&bound), 2);
+}
+
+#[test]
+fn version_that_fails_its_self_test_takes_no_place() {
+    let host = host();
+    let bound = bind(&host, &admits(3), |_| ());
+    let traps = Component::new("admission-policy").body("review", "unreachable");
+    let loops = Component::new("admission-policy").body("review", "(loop $l (br $l)) unreachable");
+    let says = json!({ "err": { "unavailable": "not yet" } });
+    let says = Component::new("admission-policy").answer("review", says);
+    let refused = |bytes: &[u8]| match host.replace(&bound.plugin, &spec(), bytes) {
+        Err(LoadError::SelfTest { asked, failure, .. }) => (asked, failure.kind()),
+        Err(error) => panic!("{error}"),
+        Ok(()) => panic!("it took the place"),
+    };
+    let made_up = || "a made-up call".to_owned();
+    assert_eq!(refused(&traps.build()), (made_up(), FailureKind::Trap));
+    assert_eq!(refused(&loops.build()), (made_up(), FailureKind::OutOfFuel));
+    let wide = admits(5);
+    assert_eq!(
+        refused(&wide),
+        (made_up(), FailureKind::Malformed),
+        "5 of 1"
+    );
+    // What was really asked counts more than what is made up: 5 of 8 is right, and "not yet" is less than there was.
+    assert_eq!(count(&bound), 3);
+    let recorded = || "recorded call 0".to_owned();
+    assert_eq!(refused(&says.build()), (recorded(), FailureKind::Hook));
+    assert_eq!(count(&bound), 3, "the old one stays");
+    assert!(bound.plugin.roll_back().is_err(), "and is the only one");
+    host.replace(&bound.plugin, &spec(), &wide)
+        .expect("replaces");
+    assert_eq!(count(&bound), 5);
+    let counters = host.counters();
+    assert_eq!((counters.swapped, counters.swaps_refused), (1, 4));
+}
+
+#[test]
+fn self_test_sees_the_state_and_commits_nothing() {
+    let store = Arc::new(VolatileState::default());
+    let host = stateful(&store);
+    let bound = bind(&host, &counts("$ANSWER"), |_| ());
+    assert_eq!(count(&bound), 1);
+    host.replace(&bound.plugin, &spec(), &counts("$ANSWER"))
+        .expect("replaces");
+    assert_eq!(seen(&store), Some(1));
+    assert_eq!(host.records().all(NOW).len(), 1);
+    assert_eq!(bound.binding.counters().calls(), 1);
 }
 
 #[test]
@@ -119,12 +171,49 @@ fn mode_decides_who_hears_a_refusal() {
         admitted.warnings,
         ["admission/test would deny: no more today"]
     );
+    let Decision::Admitted(admitted) = decision(&bind(&host, &admits(3), mode(Mode::Warn))) else {
+        panic!()
+    };
+    assert_eq!(admitted.warnings, ["admission/test would admit 3 of 8"]);
     let off = bind(&host, &denies(), mode(Mode::Off));
     let Decision::Admitted(admitted) = decision(&off) else {
         panic!()
     };
     assert!(admitted.warnings.is_empty());
     assert_eq!(off.binding.counters().calls(), 0);
+}
+
+#[test]
+fn shadow_is_counted_by_whether_it_would_have_decided_otherwise() {
+    let mut options = options();
+    options.threads = 1;
+    let (store, observer) = (Arc::new(VolatileState::default()), Arc::new(Silent));
+    let host = Host::start(&options, store, observer).expect("starts");
+    let enforced = bind(&host, &admits(3), |_| ()).binding;
+    let traps = Component::new("admission-policy")
+        .body("review", "unreachable")
+        .build();
+    let shadows = [admits(3), admits(5), admits(2), denies(), traps]
+        .map(|bytes| bind(&host, &bytes, mode(Mode::Shadow)).binding);
+    let bindings: Vec<_> = [&enforced].into_iter().chain(&shadows).cloned().collect();
+    for _ in 0..3 {
+        let Decision::Admitted(admitted) = decision_of(&bindings) else {
+            panic!()
+        };
+        assert_eq!((admitted.count, admitted.warnings.len()), (3, 0));
+    }
+    // On the one thread of this host, behind everything that was begun before.
+    let behind = block_on(enforced.start(NOW, &ask())).expect("runs");
+    behind.expect("answers");
+    let counted = shadows.each_ref().map(|shadow| {
+        let counters = shadow.counters();
+        (counters.agreed, counters.disagreed, counters.failures())
+    });
+    assert_eq!(
+        counted,
+        [(3, 0, 0), (3, 0, 0), (0, 3, 0), (0, 3, 0), (0, 0, 3)]
+    );
+    assert_eq!(enforced.counters().agreed, 0);
 }
 
 #[test]
@@ -149,6 +238,11 @@ fn fallback_answers_when_the_component_cannot() {
     };
     assert_eq!(admitted.count, 4);
     assert_eq!(bound.binding.counters().fell_back, 1);
+    let [warning] = admitted.warnings.as_slice() else {
+        panic!("{admitted:?}")
+    };
+    let told = "admission/test: its fallback answered in its place: the component trapped";
+    assert!(warning.starts_with(told), "{warning}");
 }
 
 /// Adds one to a counter and then does as told.
