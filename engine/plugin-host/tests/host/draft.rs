@@ -9,12 +9,11 @@ use brood_plugin_host::{
     Asked, Binding, Draft, Host, Silent, StateChange, StateEntry, StateStore, StateStoreError,
     StateValue, block_on,
 };
-use brood_policy::BindingSpec;
 use serde_json::json;
 
 use crate::component::Component;
 use crate::hook::batch;
-use crate::place::{NOW, options, spec};
+use crate::place::{NOW, options, patient, spec};
 
 #[derive(Default)]
 struct Books {
@@ -104,7 +103,7 @@ fn billing(ledger: &Arc<Ledger>) -> (Host, Arc<Binding<Billing>>) {
     let store: Arc<dyn StateStore> = ledger.clone();
     let host = Host::start(&options(), store, Arc::new(Silent)).expect("starts");
     let plugin = host.add(&spec(), &bills()).expect("loads");
-    let binding = BindingSpec::new(HookName::Billing, "test");
+    let binding = patient(HookName::Billing, "test");
     let binding = host.bind::<Billing>(binding, &plugin, None).expect("binds");
     (host, binding)
 }

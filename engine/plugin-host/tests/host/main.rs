@@ -9,6 +9,7 @@ mod draft;
 mod fault;
 mod hook;
 mod load;
+mod mode;
 mod policies;
 mod record;
 mod swap;
