@@ -7,6 +7,7 @@ mod place;
 mod admission;
 mod draft;
 mod fault;
+mod frozen;
 mod hook;
 mod load;
 mod mode;
