@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Denial, ForkRequest, Labels, Resources};
 
+pub(crate) use combine::same;
 pub use combine::{Admitted, Decision, HeldBy, decide};
 pub(crate) use keep::{denial_is_right, keep_to};
 

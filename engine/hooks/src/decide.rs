@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::check::Malformed;
-use crate::{Failure, Permits, admission, billing, mutation, placement};
+use crate::{Failure, Heard, Permits, Said, admission, billing, mutation, placement};
 
 /// The instant of a decision, nanoseconds since the Unix epoch. One for a whole call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -114,6 +114,15 @@ pub trait Hook: Send + Sync + 'static {
 
     /// Whether the answer refuses something, so that its record is worth keeping.
     fn refuses(answer: &Self::Answer) -> bool;
+
+    /// Whether the outcome of all that was said would be the same if `shadow` counted as well.
+    fn agrees(ask: &Self::Ask, said: &[Said<Self>], shadow: &Said<Self>) -> bool
+    where
+        Self: Sized;
+}
+
+fn with<H: Hook>(said: &[Said<H>], shadow: &Said<H>) -> Vec<Said<H>> {
+    said.iter().chain([shadow]).cloned().collect()
 }
 
 /// Answers one hook.
@@ -140,6 +149,13 @@ impl Hook for Admission {
             .iter()
             .any(|verdict| matches!(verdict, admission::Verdict::Deny(_)))
     }
+
+    fn agrees(ask: &Self::Ask, said: &[Said<Self>], shadow: &Said<Self>) -> bool {
+        let without = admission::decide(ask, said);
+        let with = admission::decide(ask, &with(said, shadow));
+        let mut pairs = without.iter().zip(&with);
+        pairs.all(|(one, other)| admission::same(one, other))
+    }
 }
 
 /// Where do daughters go?
@@ -158,6 +174,14 @@ impl Hook for Placement {
     fn refuses(answer: &Self::Answer) -> bool {
         let rejected = |ranking: &_| matches!(ranking, placement::Ranking::Reject(_));
         !answer.rankings.is_empty() && answer.rankings.iter().all(rejected)
+    }
+
+    fn agrees(ask: &Self::Ask, said: &[Said<Self>], shadow: &Said<Self>) -> bool {
+        let without = placement::rank(ask, said);
+        match (without, placement::rank(ask, &with(said, shadow))) {
+            (Ok(one), Ok(other)) => placement::same(&one, &other),
+            (one, other) => one.is_err() == other.is_err(),
+        }
     }
 }
 
@@ -181,6 +205,14 @@ impl Hook for Mutation {
     fn refuses(answer: &Self::Answer) -> bool {
         matches!(answer, mutation::Outcome::Refuse(_))
     }
+
+    fn agrees(ask: &Self::Ask, said: &[Said<Self>], shadow: &Said<Self>) -> bool {
+        let without = mutation::combine(ask, said);
+        match (without, mutation::combine(ask, &with(said, shadow))) {
+            (Ok(one), Ok(other)) => one.is_like(&other),
+            (one, other) => one.is_err() == other.is_err(),
+        }
+    }
 }
 
 /// What does usage cost?
@@ -199,5 +231,14 @@ impl Hook for Billing {
     fn refuses(answer: &Self::Answer) -> bool {
         let stops = |budget: &billing::Budget| budget.action.is_harsh();
         answer.budgets.iter().any(stops)
+    }
+
+    /// Two answers are never joined here: a shadow agrees if it would bill what is billed.
+    fn agrees(_: &Self::Ask, said: &[Said<Self>], shadow: &Said<Self>) -> bool {
+        let bills = |one: &Said<Self>| match &one.heard {
+            Heard::Enforced(answer) => Some(answer.answer().clone()),
+            Heard::Warned(_) | Heard::Ignored(_) | Heard::Failed(_) => None,
+        };
+        said.iter().find_map(bills).unwrap_or_default() == bills(shadow).unwrap_or_default()
     }
 }

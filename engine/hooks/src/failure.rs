@@ -141,6 +141,24 @@ pub struct Said<H: Hook> {
     pub weight: u32,
     /// What it said.
     pub heard: Heard<H::Answer>,
+    /// Why its component gave no answer, where what was heard is the answer of its fallback.
+    pub stands_in: Option<Failure>,
+}
+
+impl<H: Hook> Said<H> {
+    /// What the caller is told where the answer was made without this binding's component.
+    pub fn warning(&self) -> Option<String> {
+        let binding = &self.binding;
+        match (&self.heard, &self.stands_in) {
+            (Heard::Ignored(failure), _) => {
+                Some(format!("{binding}: not asked, fails open: {failure}"))
+            }
+            (_, Some(failure)) => Some(format!(
+                "{binding}: its fallback answered in its place: {failure}"
+            )),
+            (_, None) => None,
+        }
+    }
 }
 
 impl<H: Hook> fmt::Debug for Said<H> {
@@ -150,6 +168,7 @@ impl<H: Hook> fmt::Debug for Said<H> {
             .field("plugin", &self.plugin)
             .field("weight", &self.weight)
             .field("heard", &self.heard)
+            .field("stands_in", &self.stands_in)
             .finish()
     }
 }
@@ -161,6 +180,7 @@ impl<H: Hook> Clone for Said<H> {
             plugin: self.plugin.clone(),
             weight: self.weight,
             heard: self.heard.clone(),
+            stands_in: self.stands_in.clone(),
         }
     }
 }

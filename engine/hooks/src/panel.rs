@@ -31,6 +31,7 @@ impl<H: Hook, D: Decide<H>> Panel<H> for Alone<D> {
             plugin: "builtin".to_owned(),
             weight: 1,
             heard: answered.map_or_else(Heard::Failed, Heard::Enforced),
+            stands_in: None,
         };
         Box::pin(std::future::ready(vec![said]))
     }

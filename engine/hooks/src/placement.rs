@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::check::{Flaw, Malformed, at_most, in_range};
 use crate::{ForkRequest, Labels, Resources, Span, text};
 
+pub(crate) use combine::same;
 pub use combine::{PlacementError, Ranked, Ranks, Run, fill, rank};
 
 /// Most candidates of one question.

@@ -87,6 +87,7 @@ fn said(binding: &str, heard: Heard<Vec<Verdict>>) -> Said<Admission> {
         plugin: binding.into(),
         weight: 1,
         heard,
+        stands_in: None,
     }
 }
 
@@ -266,6 +267,7 @@ fn placement_never_exceeds_bids_room_or_what_is_wanted_and_places_all_or_says_so
                 check::<Placement>(&question, &Permits::default(), answer).expect("right");
             let heard = Heard::Enforced(checked);
             answers.push(Said::<Placement> {
+                stands_in: None,
                 binding: binding.into(),
                 plugin: binding.into(),
                 weight: 3,
@@ -323,6 +325,7 @@ fn planned(binding: &str, plan: Plan) -> Said<Mutation> {
         plugin: binding.into(),
         weight: 1,
         heard,
+        stands_in: None,
     }
 }
 
@@ -437,6 +440,7 @@ fn hostname_that_passes_the_check_is_right_for_every_daughter() {
         passed += 1;
         let heard = Heard::Enforced(checked);
         let said = Said::<Mutation> {
+            stands_in: None,
             binding: "a".into(),
             plugin: "a".into(),
             weight: 1,

@@ -14,18 +14,15 @@ pub enum Hook {
     Mutation,
     /// What does usage cost?
     Billing,
-    /// What happened?
-    Lifecycle,
 }
 
 impl Hook {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 4] = [
         Self::Admission,
         Self::Placement,
         Self::Mutation,
         Self::Billing,
-        Self::Lifecycle,
     ];
 
     /// The name of its interface.
@@ -36,7 +33,6 @@ impl Hook {
             Self::Placement => "placement",
             Self::Mutation => "mutation",
             Self::Billing => "billing",
-            Self::Lifecycle => "lifecycle",
         }
     }
 }

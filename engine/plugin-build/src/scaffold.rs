@@ -180,7 +180,6 @@ fn source(spec: &ScaffoldSpec) -> String {
         Hook::Placement => include_str!("../templates/placement.rs"),
         Hook::Mutation => include_str!("../templates/mutation.rs"),
         Hook::Billing => include_str!("../templates/billing.rs"),
-        Hook::Lifecycle => include_str!("../templates/lifecycle.rs"),
     };
     format!(
         "//! {}: a plugin at the {} hook.\n\n{text}",

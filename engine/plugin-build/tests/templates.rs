@@ -16,7 +16,3 @@ pub mod mutation {
 pub mod billing {
     include!("../templates/billing.rs");
 }
-/// `lifecycle`
-pub mod lifecycle {
-    include!("../templates/lifecycle.rs");
-}

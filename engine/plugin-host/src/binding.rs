@@ -3,22 +3,28 @@
 //! Invariant: every call is checked, counted and recorded, and its state committed, before anybody hears its answer; a
 //! shadow is heard by nobody and commits nothing.
 
+mod draft;
+mod hear;
+mod run;
+mod shadow;
+
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
-use brood_hooks::{Checked, Decide, Failure, Heard, HookName, Now, Said, check};
-use brood_policy::{BindingSpec, Mode, OnFailure, Reuse};
+use brood_hooks::{Checked, Decide, Failure, HookName, Now, check};
+use brood_policy::{BindingSpec, Mode};
 
+use self::run::Commit;
 use crate::breaker::Breaker;
-use crate::call::{self, Beginning, Context, Journal, Live, Place, Ran};
+use crate::call::Live;
 use crate::counter::{self, Counters};
 use crate::host::{BindableHook, Shared};
-use crate::lane::{Full, Lane};
-use crate::pending::{Pending, block_on, pending};
-use crate::record::Record;
-use crate::state::StateView;
+use crate::lane::{Full, Lane, Leaves};
+use crate::pending::{Pending, pending};
 use crate::thread::Queue;
 use crate::{Plugin, PluginVersion};
+
+pub use draft::Draft;
+pub use hear::{Decider, hear_all};
 
 /// Whose lines and measurements these are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,30 +130,69 @@ impl<H: BindableHook> Binding<H> {
     /// Starts a call on a policy thread. The answer is `None` if the host ended meanwhile.
     pub fn start(self: &Arc<Self>, now: Now, asked: &Arc<Asked<H>>) -> Pending<Answered<H>> {
         let (reply, pending) = pending();
+        self.launch(now, asked, move |answered| reply.send(answered));
+        pending
+    }
+
+    /// Starts a call whose state changes are the caller's to make durable, together with whatever else it writes.
+    pub fn start_draft(
+        self: &Arc<Self>,
+        now: Now,
+        asked: &Arc<Asked<H>>,
+    ) -> Pending<Result<Draft<H>, Failure>> {
+        let (reply, pending) = pending();
+        let own = Arc::clone(self);
+        let job = move |version: Arc<PluginVersion>, asked: &Asked<H>, place| {
+            let (answered, state) = own.run(now, asked, &version, Commit::ByCaller);
+            answered.map(|answer| Draft::new(answer, state, &own.plugin, place))
+        };
+        self.enqueue(now, asked, job, move |draft| reply.send(draft));
+        pending
+    }
+
+    /// Runs a call on a policy thread, and then what is to happen with its answer.
+    pub(crate) fn launch(
+        self: &Arc<Self>,
+        now: Now,
+        asked: &Arc<Asked<H>>,
+        then: impl FnOnce(Answered<H>) + Send + 'static,
+    ) {
+        let own = Arc::clone(self);
+        let job = move |version: Arc<PluginVersion>, asked: &Asked<H>, place| {
+            let (answered, _) = own.run(now, asked, &version, Commit::WithCall);
+            drop::<Leaves>(place);
+            answered
+        };
+        self.enqueue(now, asked, job, then);
+    }
+
+    fn enqueue<T: Send + 'static>(
+        self: &Arc<Self>,
+        now: Now,
+        asked: &Arc<Asked<H>>,
+        job: impl FnOnce(Arc<PluginVersion>, &Asked<H>, Leaves) -> Result<T, Failure> + Send + 'static,
+        then: impl FnOnce(Result<T, Failure>) + Send + 'static,
+    ) {
         if let Err(failure) = self.admit(now) {
-            reply.send(Err(failure));
-            return pending;
+            return then(Err(failure));
         }
         let version = self.plugin.current();
         let lane = Arc::clone(self.lane_of(&version));
-        let (binding, asked) = (Arc::clone(self), Arc::clone(asked));
-        let (slot, taken) = (Arc::new(Mutex::new(Some(reply))), Arc::clone(self));
+        let asked = Arc::clone(asked);
+        // Taken by the job, or by the refusal of a full lane.
+        let slot = Arc::new(Mutex::new(Some(then)));
         let own = Arc::clone(&slot);
-        let job = Box::new(move || {
-            let answered = binding.run(now, &asked, &version);
-            let reply = own.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(reply) = reply {
-                reply.send(answered);
+        let submitted = lane.submit(&self.queue, move |place| {
+            let result = job(version, &asked, place);
+            if let Some(then) = taken(&own) {
+                then(result);
             }
         });
-        if let Err(full) = lane.submit(&self.queue, job) {
-            let failure = taken.overloaded(now, &full);
-            let reply = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(reply) = reply {
-                reply.send(Err(failure));
-            }
+        if let Err(full) = submitted
+            && let Some(then) = taken(&slot)
+        {
+            then(Err(self.overloaded(now, &full)));
         }
-        pending
     }
 
     /// Calls the component on this very thread, which is the caller's to block: policy threads, tools, benches.
@@ -158,85 +203,7 @@ impl<H: BindableHook> Binding<H> {
             Ok(place) => place,
             Err(full) => return Err(self.overloaded(now, &full)),
         };
-        self.run(now, asked, &version)
-    }
-
-    /// What the combination hears of this binding; `None` of one that is off or a shadow.
-    pub async fn hear(self: &Arc<Self>, now: Now, asked: &Arc<Asked<H>>) -> Option<Said<H>> {
-        let pending = self.begin(now, asked)?;
-        Some(self.said(now, asked, pending.await).await)
-    }
-
-    /// Starts the call, and waits for it only if the mode says that it is heard.
-    pub(crate) fn begin(
-        self: &Arc<Self>,
-        now: Now,
-        asked: &Arc<Asked<H>>,
-    ) -> Option<Pending<Answered<H>>> {
-        match self.spec.mode {
-            Mode::Off => None,
-            Mode::Shadow => {
-                drop(self.start(now, asked));
-                None
-            }
-            Mode::Warn | Mode::Enforce => Some(self.start(now, asked)),
-        }
-    }
-
-    /// Applies mode and fail mode to what became of a call.
-    pub(crate) async fn said(
-        &self,
-        now: Now,
-        asked: &Arc<Asked<H>>,
-        answered: Option<Answered<H>>,
-    ) -> Said<H> {
-        let answered = answered.unwrap_or_else(|| Err(ended()));
-        let heard = match (answered, &self.spec.on_failure) {
-            (Ok(answer), _) => self.counted(answer),
-            (Err(failure), OnFailure::Open) => {
-                self.counters.lock().failed_open += 1;
-                Heard::Ignored(failure)
-            }
-            (Err(failure), OnFailure::Closed) => self.failed(failure),
-            (Err(failure), OnFailure::Fallback(_)) => {
-                self.counters.lock().fell_back += 1;
-                match self.fall_back(now, asked).await {
-                    Some(Ok(answer)) => self.counted(answer),
-                    Some(Err(_)) | None => self.failed(failure),
-                }
-            }
-        };
-        Said {
-            binding: self.spec.name(),
-            plugin: self.spec.plugin.clone(),
-            weight: self.spec.weight,
-            heard,
-        }
-    }
-
-    fn counted(&self, answer: Checked<H::Answer>) -> Heard<H::Answer> {
-        match self.spec.mode {
-            Mode::Enforce => Heard::Enforced(answer),
-            Mode::Warn | Mode::Shadow | Mode::Off => Heard::Warned(answer),
-        }
-    }
-
-    /// A binding that only warns cannot fail a fork.
-    fn failed(&self, failure: Failure) -> Heard<H::Answer> {
-        match self.spec.mode {
-            Mode::Enforce => Heard::Failed(failure),
-            Mode::Warn | Mode::Shadow | Mode::Off => Heard::Ignored(failure),
-        }
-    }
-
-    async fn fall_back(&self, now: Now, asked: &Arc<Asked<H>>) -> Option<Answered<H>> {
-        match self.fallback.as_ref()? {
-            Fallback::Builtin(decider) => {
-                let answer = decider.decide(now, asked.ask());
-                Some(answer.and_then(|answer| self.checked(asked, answer)))
-            }
-            Fallback::Binding(binding) => binding.start(now, asked).await,
-        }
+        self.run(now, asked, &version, Commit::WithCall).0
     }
 
     fn checked(&self, asked: &Asked<H>, answer: H::Answer) -> Answered<H> {
@@ -272,180 +239,14 @@ impl<H: BindableHook> Binding<H> {
             &self.lane
         }
     }
+}
 
-    /// The call itself.
-    fn run(&self, now: Now, asked: &Asked<H>, version: &Arc<PluginVersion>) -> Answered<H> {
-        let began = Instant::now();
-        let live = self.take_warm(version);
-        let warm = live.is_some();
-        let state = if version.has_state() {
-            self.plugin.state.view(now.as_unix_millis())
-        } else {
-            StateView::empty()
-        };
-        let context = Context::new(
-            &self.spec.limits,
-            Beginning {
-                now,
-                settings: version.settings.clone(),
-                state,
-                journal: Journal::recording(),
-                log_level: self.plugin.log_level,
-                declared: Arc::clone(&version.declared),
-            },
-        );
-        let Ran {
-            result,
-            fuel_used,
-            mut context,
-            live,
-        } = {
-            let _ticks = self.shared.ticker.watch();
-            let (pre, hooks) = (&version.pre, &version.hooks);
-            let place = Place {
-                pre,
-                hooks,
-                limits: &self.spec.limits,
-                live,
-            };
-            call::call::<H>(place, context, &asked.ask)
-        };
-        let answer = result
-            .as_ref()
-            .ok()
-            .and_then(|answer| postcard::to_allocvec(answer).ok());
-        let mut answered = result.and_then(|answer| self.checked(asked, answer));
-        if answered.is_ok() && self.spec.mode != Mode::Shadow {
-            let state = std::mem::replace(&mut context.state, StateView::empty());
-            if let Err(error) = self.plugin.state.commit(state) {
-                answered = Err(Failure::State {
-                    message: error.message,
-                });
-            }
-        }
-        let took_nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.note(now, &answered, &context, (fuel_used, took_nanos));
-        let refuses = answered
-            .as_ref()
-            .is_ok_and(|answer| H::refuses(answer.answer()));
-        self.shared.records.push(Record {
-            number: 0,
-            now,
-            hook: H::NAME,
-            plugin: self.spec.plugin.clone(),
-            mode: self.spec.mode,
-            component: version.digest,
-            settings: version.settings.digest,
-            limits: self.spec.limits,
-            permits: self.spec.permits.clone(),
-            log_level: self.plugin.log_level,
-            warm,
-            ask: Arc::clone(&asked.encoded),
-            host_answers: context.journal.into_answers(),
-            answer,
-            failure: answered.as_ref().err().cloned(),
-            refuses,
-            fuel_used,
-            took_nanos,
-        });
-        if let (Some(live), true) = (live, answered.is_ok()) {
-            self.keep_warm(version, live);
-        }
-        answered
-    }
-
-    /// Tells breaker, counters and observer.
-    fn note(
-        &self,
-        now: Now,
-        answered: &Answered<H>,
-        context: &Context,
-        (fuel_used, took_nanos): (u64, u64),
-    ) {
-        let failure = answered.as_ref().err();
-        self.breaker
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .note(now, failure);
-        {
-            let mut counters = self.counters.lock();
-            match answered {
-                Ok(answer) if H::refuses(answer.answer()) => counters.refused += 1,
-                Ok(_) => counters.answered += 1,
-                Err(failure) => counters.fail(failure),
-            }
-            counters.fuel = counters.fuel.saturating_add(fuel_used);
-            counters.time(took_nanos);
-            counters.log_dropped += context.log_dropped;
-            counters.metrics_dropped += context.metrics_dropped;
-        }
-        if context.log.is_empty() && context.metrics.is_empty() {
-            return;
-        }
-        let about = About {
-            plugin: self.spec.plugin.clone(),
-            hook: H::NAME,
-            mode: self.spec.mode,
-        };
-        self.shared.observer.log(&about, &context.log);
-        self.shared.observer.measure(&about, &context.metrics);
-    }
-
-    fn take_warm(&self, version: &Arc<PluginVersion>) -> Option<Live> {
-        if self.spec.reuse == Reuse::Fresh {
-            return None;
-        }
-        let mut warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
-        warm.retain(|(of, _)| Arc::ptr_eq(of, version));
-        warm.pop().map(|(_, live)| live)
-    }
-
-    fn keep_warm(&self, version: &Arc<PluginVersion>, live: Live) {
-        if self.spec.reuse == Reuse::Fresh {
-            return;
-        }
-        let mut warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
-        if warm.len() < self.spec.concurrency.running as usize {
-            warm.push((Arc::clone(version), live));
-        }
-    }
+fn taken<T>(slot: &Mutex<Option<T>>) -> Option<T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 fn ended() -> Failure {
     Failure::Host {
         message: "the plugin host ended, or the call panicked".to_owned(),
-    }
-}
-
-/// A component where a decider is wanted.
-pub struct Decider<H: BindableHook>(pub Arc<Binding<H>>);
-
-impl<H: BindableHook> Decide<H> for Decider<H> {
-    fn decide(&self, now: Now, ask: &H::Ask) -> Result<H::Answer, Failure> {
-        let asked = Asked::new(ask.clone());
-        let answered = block_on(self.0.start(now, &asked)).unwrap_or_else(|| Err(ended()));
-        answered.map(|answer| answer.answer().clone())
-    }
-}
-
-/// Asks all bindings of a hook at once, and hears them in their order. The calls begin here, not when it is awaited.
-pub fn hear_all<H: BindableHook>(
-    bindings: &[Arc<Binding<H>>],
-    now: Now,
-    asked: Arc<Asked<H>>,
-) -> impl Future<Output = Vec<Said<H>>> + Send {
-    let begun: Vec<_> = bindings
-        .iter()
-        .map(|binding| (Arc::clone(binding), binding.begin(now, &asked)))
-        .collect();
-    async move {
-        let mut said = Vec::with_capacity(begun.len());
-        for (binding, pending) in begun {
-            if let Some(pending) = pending {
-                let answered = pending.await;
-                said.push(binding.said(now, &asked, answered).await);
-            }
-        }
-        said
     }
 }

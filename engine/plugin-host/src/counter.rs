@@ -20,6 +20,10 @@ pub struct Counters {
     pub failed_open: u64,
     /// Failed calls that a fallback was asked for.
     pub fell_back: u64,
+    /// Answers of a shadow with which the decision would have been the same. One that failed is compared with nothing.
+    pub agreed: u64,
+    /// Answers of a shadow with which the decision would have been another.
+    pub disagreed: u64,
     /// Fuel used by all calls.
     pub fuel: u64,
     /// Calls by time taken: element `i` counts those below `2^i` µs; the last counts all others.
@@ -61,6 +65,10 @@ pub struct HostCounters {
     pub ready: u64,
     /// Versions that were refused: files, imports, settings.
     pub refused: u64,
+    /// Versions that took the place of another.
+    pub swapped: u64,
+    /// Versions that were ready, failed their self test or lacked a hook, and took no other's place.
+    pub swaps_refused: u64,
 }
 
 /// Counters that threads share. A leaf lock.

@@ -14,6 +14,7 @@ use crate::call::{self, ComponentHook, Context, LogLine, MetricPoint, Place};
 use crate::compile::CompileOptions;
 use crate::counter::HostCounters;
 use crate::engine::{Allocation, EngineError, PoolOptions, running};
+use crate::plugin::Bound;
 use crate::record::{RecordLog, RecordOptions, RecordSink};
 use crate::state::{PluginState, StateStore, StateStoreError};
 use crate::thread::{Queue, Threads};
@@ -294,20 +295,44 @@ impl Host {
         bytes: &[u8],
     ) -> Result<(), LoadError> {
         let version = self.load(spec, bytes)?;
+        self.swap(plugin, &Arc::new(version))
+    }
+
+    /// Makes a version current that is ready, after a self test. On an error the version that runs stays. Calls under way
+    /// finish in the version they began with.
+    pub fn swap(&self, plugin: &Plugin, version: &Arc<PluginVersion>) -> Result<(), LoadError> {
+        let fits = self
+            .fits(plugin, version)
+            .and_then(|()| self.try_out(plugin, version));
+        let mut counters = self.lock_counters();
+        match &fits {
+            Ok(()) => counters.swapped += 1,
+            Err(_) => counters.swaps_refused += 1,
+        }
+        drop(counters);
+        fits?;
+        plugin.replace(Arc::clone(version));
+        Ok(())
+    }
+
+    /// Whether a version is one of this plugin, and has what the version before it has.
+    fn fits(&self, plugin: &Plugin, version: &PluginVersion) -> Result<(), LoadError> {
         let was = plugin.current();
         let lost = HookName::ALL
             .into_iter()
             .find(|hook| was.has(*hook) && !version.has(*hook));
-        if let Some(hook) = lost {
-            let message = format!("it has no {hook} hook, which the version before it has");
-            return Err(LoadError::Misfit {
-                plugin: spec.id.clone(),
-                served: wit::served(self.dialects),
-                message,
-            });
-        }
-        plugin.replace(version);
-        Ok(())
+        let message = match lost {
+            Some(hook) => format!("it has no {hook} hook, which the version before it has"),
+            None if version.plugin != plugin.id() => {
+                format!("it was made ready as plugin {}", version.plugin)
+            }
+            None => return Ok(()),
+        };
+        Err(LoadError::Misfit {
+            plugin: plugin.id().to_owned(),
+            served: wit::served(self.dialects),
+            message,
+        })
     }
 
     /// Binds a plugin to a hook.
@@ -335,6 +360,8 @@ impl Host {
                 exports: exports.join(", "),
             });
         }
+        let (limits, permits) = (spec.limits, spec.permits.clone());
+        plugin.note_bound(hook, Bound { limits, permits });
         let (shared, queue) = (Arc::clone(&self.shared), Arc::clone(self.queue(hook)));
         Ok(Arc::new(Binding::new(
             spec,

@@ -40,13 +40,15 @@ impl Lane {
         self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs the job on a thread of `queue`, now or when one before it ends.
-    pub(crate) fn submit(self: &Arc<Self>, queue: &Arc<Queue>, job: Job) -> Result<(), Full> {
+    /// Runs the job on a thread of `queue`, now or when one before it ends. It is given its place in the lane, which is
+    /// free again once that is dropped.
+    pub(crate) fn submit(
+        self: &Arc<Self>,
+        queue: &Arc<Queue>,
+        job: impl FnOnce(Leaves) + Send + 'static,
+    ) -> Result<(), Full> {
         let lane = Arc::clone(self);
-        let guarded: Job = Box::new(move || {
-            let _leaves = Leaves(lane);
-            job();
-        });
+        let guarded: Job = Box::new(move || job(Leaves(lane)));
         let mut traffic = self.lock();
         if traffic.running < self.bounds.running {
             traffic.running += 1;

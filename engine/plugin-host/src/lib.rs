@@ -34,10 +34,11 @@ mod replay;
 mod state;
 mod thread;
 mod ticker;
+mod trial;
 mod version;
 mod wit;
 
-pub use binding::{About, Asked, Binding, Decider, Fallback, hear_all};
+pub use binding::{About, Asked, Binding, Decider, Draft, Fallback, hear_all};
 pub use call::{HostAnswer, LogLine, MetricPoint};
 pub use compile::{CompileError, CompileOptions};
 pub use counter::{Counters, HostCounters};

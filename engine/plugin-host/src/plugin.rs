@@ -3,9 +3,11 @@
 //! Invariant: a call keeps the version that it began with. Replacing a version therefore waits for nobody and fails no
 //! call; a version that is not ready never becomes current.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use brood_policy::{Concurrency, LogLevel};
+use brood_hooks::{HookName, Permits};
+use brood_policy::{Concurrency, Limits, LogLevel};
 
 use crate::PluginVersion;
 use crate::lane::Lane;
@@ -23,7 +25,16 @@ pub struct Plugin {
     pub(crate) state: PluginState,
     /// Where calls that may touch the state go: one at a time.
     pub(crate) lane: Arc<Lane>,
+    // Leaf locks.
     versions: Mutex<Versions>,
+    bound: Mutex<BTreeMap<HookName, Bound>>,
+}
+
+/// How a hook is bound: what a version must do with before it becomes current.
+#[derive(Clone, Debug)]
+pub(crate) struct Bound {
+    pub(crate) limits: Limits,
+    pub(crate) permits: Permits,
 }
 
 /// There is no version to go back to.
@@ -54,6 +65,7 @@ impl Plugin {
                 current: Arc::new(version),
                 previous: None,
             }),
+            bound: Mutex::default(),
         }
     }
 
@@ -76,11 +88,25 @@ impl Plugin {
         self.state.bytes()
     }
 
+    /// Notes that a hook is bound; of several bindings the latest.
+    pub(crate) fn note_bound(&self, hook: HookName, bound: Bound) {
+        self.lock_bound().insert(hook, bound);
+    }
+
+    /// The hooks that are bound.
+    pub(crate) fn bound(&self) -> BTreeMap<HookName, Bound> {
+        self.lock_bound().clone()
+    }
+
+    fn lock_bound(&self) -> MutexGuard<'_, BTreeMap<HookName, Bound>> {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes a version current; calls under way finish in the one they began with.
-    pub(crate) fn replace(&self, version: PluginVersion) {
+    pub(crate) fn replace(&self, version: Arc<PluginVersion>) {
         let gone = {
             let mut versions = self.lock();
-            let was = std::mem::replace(&mut versions.current, Arc::new(version));
+            let was = std::mem::replace(&mut versions.current, version);
             versions.previous.replace(was)
         };
         // Freeing machine code takes a moment, which is not spent under the lock.

@@ -54,7 +54,8 @@ pub struct StateStoreError {
     pub message: String,
 }
 
-/// Where state is durable.
+/// Where state is durable. Changes that belong into one transaction with what else the caller writes, as a batch's rated
+/// lines do, do not come this way: see [`crate::Draft`].
 pub trait StateStore: Send + Sync {
     /// All entries of a plugin.
     fn load(&self, plugin: &str) -> Result<Vec<(String, StateEntry)>, StateStoreError>;
@@ -127,10 +128,10 @@ impl PluginState {
         StateView::new(base, self.options, now_ms)
     }
 
-    /// Makes a call's writes everybody's.
-    pub(crate) fn commit(&self, view: StateView) -> Result<(), StateStoreError> {
+    /// What a call's writes come to, with the removal of what has expired.
+    pub(crate) fn changes(view: StateView) -> Vec<StateChange> {
         if view.written.is_empty() {
-            return Ok(());
+            return Vec::new();
         }
         let StateView {
             base,
@@ -143,10 +144,23 @@ impl PluginState {
             .filter(|(key, entry)| ended(entry, now_ms) && !written.contains_key(*key))
             .map(|(key, _)| key.clone())
             .collect();
-        drop(base);
         let mut changes: Vec<StateChange> = written.into_iter().collect();
         changes.extend(expired.into_iter().map(|key| (key, None)));
-        self.store.commit(&self.plugin, &changes)?;
+        changes
+    }
+
+    /// Makes a call's writes everybody's.
+    pub(crate) fn commit(&self, view: StateView) -> Result<(), StateStoreError> {
+        let changes = Self::changes(view);
+        if !changes.is_empty() {
+            self.store.commit(&self.plugin, &changes)?;
+            self.apply(changes);
+        }
+        Ok(())
+    }
+
+    /// Shows what the store has committed to the calls that follow.
+    pub(crate) fn apply(&self, changes: Vec<StateChange>) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         // Copied only while a shadow call still looks at it.
         let entries = Arc::make_mut(&mut entries);
@@ -156,7 +170,6 @@ impl PluginState {
                 None => entries.remove(&key),
             };
         }
-        Ok(())
     }
 
     /// Bytes of all entries.
@@ -329,91 +342,4 @@ impl StateView {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn state(store: Arc<VolatileState>) -> PluginState {
-        let options = StateOptions {
-            keys: 3,
-            kib: 1,
-            value_kib: 1,
-        };
-        PluginState::load("quota", options, store).expect("loads")
-    }
-
-    #[test]
-    fn writes_are_seen_by_their_call_then_by_all_and_outlive_the_process() {
-        let store = Arc::new(VolatileState::default());
-        let plugin = state(Arc::clone(&store));
-        let mut view = plugin.view(1000);
-        assert_eq!(
-            view.add(vec![("n".into(), 2), ("n".into(), 3)]),
-            Ok(vec![2, 5])
-        );
-        assert_eq!(view.get("n"), Some(5_i64.to_le_bytes().to_vec()));
-        assert_eq!(plugin.view(1000).get("n"), None, "not committed yet");
-        plugin.commit(view).expect("commits");
-        assert_eq!(
-            plugin.view(1000).get("n"),
-            Some(5_i64.to_le_bytes().to_vec())
-        );
-        assert_eq!(
-            state(store).view(1000).get("n"),
-            Some(5_i64.to_le_bytes().to_vec())
-        );
-    }
-
-    #[test]
-    fn entry_ends_with_its_time_and_leaves_the_store_at_the_next_commit() {
-        let store = Arc::new(VolatileState::default());
-        let plugin = state(Arc::clone(&store));
-        let mut view = plugin.view(1000);
-        assert_eq!(
-            view.set(vec![("a".into(), Some(vec![1]))], Some(500)),
-            Ok(())
-        );
-        plugin.commit(view).expect("commits");
-        assert_eq!(plugin.view(1499).get("a"), Some(vec![1]));
-        assert_eq!(plugin.view(1500).get("a"), None);
-        let mut later = plugin.view(1500);
-        assert_eq!(later.set(vec![("b".into(), Some(vec![2]))], None), Ok(()));
-        plugin.commit(later).expect("commits");
-        let left: Vec<String> = store
-            .load("quota")
-            .expect("loads")
-            .into_iter()
-            .map(|(key, _)| key)
-            .collect();
-        assert_eq!(left, ["b"]);
-    }
-
-    #[test]
-    fn write_over_a_bound_changes_nothing_and_says_which_bound() {
-        let plugin = state(Arc::default());
-        let mut view = plugin.view(0);
-        assert_eq!(
-            view.set(vec![("big".into(), Some(vec![0; 1025]))], None),
-            Err(StateRefusal::TooLarge)
-        );
-        let four = (0..4).map(|n| (format!("k{n}"), Some(vec![]))).collect();
-        assert_eq!(view.set(four, None), Err(StateRefusal::Quota));
-        assert_eq!(view.get("k0"), None);
-        let full = |key: &str| vec![(key.to_owned(), Some(vec![0; 600]))];
-        assert_eq!(view.set(full("a"), None), Ok(()));
-        assert_eq!(view.set(full("b"), None), Err(StateRefusal::Quota));
-        assert_eq!(
-            view.set(full("a"), None),
-            Ok(()),
-            "replacing does not count twice"
-        );
-        assert_eq!(
-            view.add(vec![("a".into(), 1)]),
-            Err(StateRefusal::TypeMismatch)
-        );
-        assert_eq!(view.add(vec![("n".into(), i64::MAX)]), Ok(vec![i64::MAX]));
-        assert!(matches!(
-            view.add(vec![("n".into(), 1)]),
-            Err(StateRefusal::Other(_))
-        ));
-    }
-}
+mod tests;

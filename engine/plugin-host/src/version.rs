@@ -39,6 +39,7 @@ pub struct Description {
 
 /// One version of a plugin.
 pub struct PluginVersion {
+    pub(crate) plugin: String,
     pub(crate) digest: Digest,
     pub(crate) settings: Settings,
     pub(crate) pre: InstancePre<Context>,
@@ -188,6 +189,7 @@ impl Loader<'_> {
         };
         let declared = Arc::new(description.metrics.iter().cloned().collect());
         Ok(PluginVersion {
+            plugin: self.plugin(),
             digest,
             settings,
             pre,

@@ -87,9 +87,3 @@ exported!(
     "package brood:sdk-billing; world billing-export { export brood:policy/billing@0.1.0; }",
     "brood:policy/types@0.1.0": crate::bindings::host::brood::policy::types
 );
-exported!(
-    /// `lifecycle`.
-    lifecycle,
-    "package brood:sdk-lifecycle; world lifecycle-export { export brood:policy/lifecycle@0.1.0; }",
-    "brood:policy/types@0.1.0": crate::bindings::host::brood::policy::types
-);

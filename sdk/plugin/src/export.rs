@@ -6,7 +6,7 @@
 /// Exports a type's hooks: `export!(Quota: admission)`, or several: `export!(Both: admission, billing)`.
 ///
 /// The type implements [`Plugin`](crate::Plugin) and the trait of each hook that is named. Hooks: `admission`, `placement`,
-/// `mutation`, `billing`, `lifecycle`. A crate exports once.
+/// `mutation`, `billing`. A crate exports once.
 #[macro_export]
 macro_rules! export {
     ($plugin:ty: $($hook:ident),+ $(,)?) => {
@@ -76,14 +76,5 @@ macro_rules! __export_hook {
             }
         }
         $crate::bindings::billing::export!(Component with_types_in $crate::bindings::billing);
-    };
-    ($plugin:ty, lifecycle) => {
-        impl $crate::bindings::lifecycle::exports::brood::policy::lifecycle::Guest for Component {
-            fn observe(batch: $crate::lifecycle::Batch) {
-                $crate::glue::enter();
-                <$plugin as $crate::Lifecycle>::observe(batch)
-            }
-        }
-        $crate::bindings::lifecycle::export!(Component with_types_in $crate::bindings::lifecycle);
     };
 }

@@ -5,7 +5,7 @@
 
 use crate::settings::{Diagnostics, Prepared, Settings};
 use crate::types::HookError;
-use crate::{admission, billing, lifecycle, mutation, placement};
+use crate::{admission, billing, mutation, placement};
 
 /// What the plugin is, and what it makes of its settings.
 pub trait Plugin {
@@ -61,10 +61,4 @@ pub trait Billing: Plugin {
     ///
     /// The plugin cannot rate the batch; the host keeps it.
     fn rate(batch: billing::Batch) -> Result<billing::Rated, HookError>;
-}
-
-/// What happened afterwards.
-pub trait Lifecycle: Plugin {
-    /// Is told; decides nothing.
-    fn observe(batch: lifecycle::Batch);
 }

@@ -75,7 +75,7 @@ pub mod settings;
 #[cfg(not(target_family = "wasm"))]
 pub mod testkit;
 
-pub use hook::{Admission, Billing, Lifecycle, Mutation, Placement, Plugin};
+pub use hook::{Admission, Billing, Mutation, Placement, Plugin};
 pub use host::{clock, config, log, metrics, state};
 
 /// Values that every hook shares.
@@ -113,9 +113,4 @@ pub mod billing {
     pub use crate::bindings::billing::exports::brood::policy::billing::{
         Account, Action, Balance, Batch, Budget, Line, Rated, Sample, Sku, Total,
     };
-}
-
-/// Records of the lifecycle hook.
-pub mod lifecycle {
-    pub use crate::bindings::lifecycle::exports::brood::policy::lifecycle::{Batch, Event};
 }

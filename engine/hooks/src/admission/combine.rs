@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::{Deferral, Grant, Hold, Item, Verdict, WhenFull};
-use crate::{Admission, Denial, Heard, Labels, Resources, Said};
+use crate::{Admission, Denial, ForkRequest, Heard, Labels, Resources, Said};
 
 /// What becomes of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,19 +77,18 @@ fn decide_one(item: &Item, index: usize, said: &[Said<Admission>]) -> Decision {
     let mut warnings = Vec::new();
     for one in said {
         let by = &one.binding;
+        warnings.extend(one.warning());
         match &one.heard {
             Heard::Failed(failure) => {
                 denied.get_or_insert_with(|| (by.clone(), unavailable(&failure.to_string())));
             }
-            Heard::Ignored(failure) => {
-                warnings.push(format!("{by}: not asked, fails open: {failure}"));
-            }
+            Heard::Ignored(_) => {}
             Heard::Warned(answer) => {
                 warnings.extend(
                     answer
                         .answer()
                         .get(index)
-                        .and_then(|verdict| warning(by, verdict)),
+                        .and_then(|verdict| warning(by, &item.request, verdict)),
                 );
             }
             Heard::Enforced(answer) => match answer.answer().get(index) {
@@ -152,13 +151,38 @@ fn unavailable(message: &str) -> Denial {
     }
 }
 
-fn warning(by: &str, verdict: &Verdict) -> Option<String> {
+fn warning(by: &str, request: &ForkRequest, verdict: &Verdict) -> Option<String> {
     match verdict {
         Verdict::Abstain => None,
+        Verdict::Admit(grant) if grant.count < request.count => Some(format!(
+            "{by} would admit {} of {}",
+            grant.count, request.count
+        )),
         Verdict::Admit(grant) if grant.warnings.is_empty() => None,
         Verdict::Admit(grant) => Some(format!("{by}: {}", grant.warnings.join("; "))),
         Verdict::Deny(denial) => Some(format!("{by} would deny: {}", denial.message)),
         Verdict::Queue(deferral) => Some(format!("{by} would queue in {}", deferral.queue)),
+    }
+}
+
+/// Whether two decisions let the same happen. Words, warnings, and whose a hold is make no difference.
+pub(crate) fn same(one: &Decision, other: &Decision) -> bool {
+    match (one, other) {
+        (Decision::Denied { .. }, Decision::Denied { .. }) => true,
+        (
+            Decision::Queued { deferral: one, .. },
+            Decision::Queued {
+                deferral: other, ..
+            },
+        ) => one == other,
+        (Decision::Admitted(one), Decision::Admitted(other)) => {
+            let has = |all: &Admitted, held: &HeldBy| all.holds.iter().any(|a| a.hold == held.hold);
+            (one.count, &one.shape, one.ttl_ms, &one.add_labels)
+                == (other.count, &other.shape, other.ttl_ms, &other.add_labels)
+                && one.holds.iter().all(|held| has(other, held))
+                && other.holds.iter().all(|held| has(one, held))
+        }
+        _ => false,
     }
 }
 

@@ -103,16 +103,13 @@ pub fn combine(brief: &Brief, said: &[Said<Mutation>]) -> Result<Planned, Mutati
     let mut plans = Vec::new();
     for one in said {
         let binding = &one.binding;
+        planned.warnings.extend(one.warning());
         match &one.heard {
             Heard::Failed(failure) => {
                 let (binding, failure) = (binding.clone(), failure.clone());
                 return Err(MutationError::Failed { binding, failure });
             }
-            Heard::Ignored(failure) => {
-                planned
-                    .warnings
-                    .push(format!("{binding}: not asked, fails open: {failure}"));
-            }
+            Heard::Ignored(_) => {}
             Heard::Warned(answer) => planned.warnings.push(match answer.answer() {
                 Outcome::Plan(_) => format!("{binding} only warns: its plan is not applied"),
                 Outcome::Refuse(denial) => format!("{binding} would refuse: {}", denial.message),
@@ -156,6 +153,11 @@ pub fn combine(brief: &Brief, said: &[Said<Mutation>]) -> Result<Planned, Mutati
         planned.segments.push((span, wishes));
     }
     Ok(planned)
+}
+
+fn patches(wishes: &BTreeMap<Target, Wish>) -> impl Iterator<Item = (&Target, &Patch)> {
+    let each = wishes.iter().map(|(target, wish)| (target, &wish.patch));
+    each.filter(|(target, _)| !matches!(target, Target::Entropy(_)))
 }
 
 fn wish(own: &mut BTreeMap<Target, Wish>, by: &str, patch: &Patch) {
@@ -240,6 +242,16 @@ fn agree(target: &Target, one: &Network, other: &Network) -> bool {
 }
 
 impl Planned {
+    /// Whether every daughter gets the same from both. Who wants it, and what is mixed into her reseed, make no difference.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let within = |(span, wishes): &(Span, BTreeMap<Target, Wish>)| {
+            let covers = |(outer, _): &&(Span, _)| span.is_within(*outer) || outer.is_within(*span);
+            let mut covering = other.segments.iter().filter(covers);
+            covering.all(|(_, others)| patches(wishes).eq(patches(others)))
+        };
+        self.segments.iter().all(within)
+    }
+
     /// The plan of one daughter, templates expanded. `None` for a daughter that is not of the request.
     pub fn of(&self, daughter: &Daughter) -> Option<Result<DaughterPlan, Malformed>> {
         let holds = |(span, _): &&(Span, _)| span.contains(daughter.index);

@@ -64,16 +64,13 @@ pub fn rank(question: &Question, said: &[Said<Placement>]) -> Result<Ranks, Plac
     let mut enforced = Vec::new();
     for one in said {
         let binding = &one.binding;
+        ranks.warnings.extend(one.warning());
         match &one.heard {
             Heard::Failed(failure) => {
                 let (binding, failure) = (binding.clone(), failure.clone());
                 return Err(PlacementError::Required { binding, failure });
             }
-            Heard::Ignored(failure) => {
-                ranks
-                    .warnings
-                    .push(format!("{binding}: not asked, fails open: {failure}"));
-            }
+            Heard::Ignored(_) => {}
             Heard::Warned(answer) => {
                 let rejected = |ranking: &&Ranking| matches!(ranking, Ranking::Reject(_));
                 let count = answer.answer().rankings.iter().filter(rejected).count();
@@ -117,6 +114,16 @@ pub fn rank(question: &Question, said: &[Said<Placement>]) -> Result<Ranks, Plac
         .usable
         .sort_by_key(|ranked| (std::cmp::Reverse(ranked.score), ranked.candidate));
     Ok(ranks)
+}
+
+/// Whether two rankings place alike: the same candidates in the same order, with the same bounds.
+pub(crate) fn same(one: &Ranks, other: &Ranks) -> bool {
+    let places = |ranks: &Ranks| -> Vec<(usize, u32)> {
+        let each = ranks.usable.iter();
+        each.map(|ranked| (ranked.candidate, ranked.at_most))
+            .collect()
+    };
+    places(one) == places(other)
 }
 
 /// Puts the wanted daughters onto candidates, the best first, each up to `at-most` and to its room. Room is in daughters

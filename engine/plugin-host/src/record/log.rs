@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use brood_hooks::Now;
+use brood_hooks::{HookName, Now};
 
 use super::Record;
 
@@ -169,6 +169,23 @@ impl RecordLog {
         records
     }
 
+    /// The latest answered calls of a plugin at a hook, the newest first.
+    pub(crate) fn latest(&self, plugin: &str, hook: HookName, most: usize) -> Vec<Arc<Record>> {
+        let rings = self.lock();
+        let (routine, matters) = (&rings.routine.records, &rings.matters.records);
+        let answered = |record: &&Arc<Record>| {
+            record.hook == hook && record.plugin == plugin && record.failure.is_none()
+        };
+        let newest = |records: &VecDeque<Arc<Record>>| -> Vec<Arc<Record>> {
+            let found = records.iter().rev().filter(answered);
+            found.take(most).cloned().collect()
+        };
+        // Refusals as well as ordinary answers.
+        let mut found = newest(routine);
+        found.extend(newest(matters));
+        found
+    }
+
     /// How many were let go: ordinary ones, and refusals and failures.
     pub fn gone(&self) -> (u64, u64) {
         let rings = self.lock();
@@ -183,7 +200,7 @@ impl RecordLog {
 
 #[cfg(test)]
 mod tests {
-    use brood_hooks::{HookName, Permits};
+    use brood_hooks::Permits;
     use brood_policy::{Limits, LogLevel, Mode};
 
     use super::*;

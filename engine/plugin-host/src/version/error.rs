@@ -2,7 +2,7 @@
 //!
 //! Invariant: every error names the plugin, and says what to do where something can be done.
 
-use brood_hooks::Failure;
+use brood_hooks::{Failure, HookName};
 
 use crate::child::Diagnostic;
 use crate::compile::CompileError;
@@ -97,6 +97,20 @@ pub enum LoadError {
         /// Which.
         call: &'static str,
         /// Why.
+        failure: Box<Failure>,
+    },
+    /// It does not do what the version before it does, and does not take its place.
+    #[error(
+        "plugin {plugin}: the version before it stays: asked {asked} at {hook}, this one failed: {failure}"
+    )]
+    SelfTest {
+        /// The plugin.
+        plugin: String,
+        /// The hook.
+        hook: HookName,
+        /// What it was asked: a recorded call, or one made up.
+        asked: String,
+        /// Why there was no answer.
         failure: Box<Failure>,
     },
     /// It refuses its settings, or they break its schema.

@@ -211,7 +211,8 @@ fn new() -> Component {
 fn bind(host: &Host, id: &str, component: &Component) -> Arc<Binding<Admission>> {
     let plugin = host.add(&spec(id), &component.build());
     let plugin = plugin.unwrap_or_else(|error| panic!("{error}"));
-    let binding = BindingSpec::new(HookName::Admission, id);
+    let mut binding = BindingSpec::new(HookName::Admission, id);
+    binding.limits.deadline_ms = 60_000;
     host.bind(binding, &plugin, None).expect("binds")
 }
 

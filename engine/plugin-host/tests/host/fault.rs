@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::component::Component;
 use crate::place::{
-    NOW, admit, ask, bind, decision, decision_of, denial, host, is_sound, options, spec,
+    NOW, admit, ask, bind, decision, decision_of, denial, host, is_sound, options, patient, spec,
 };
 
 /// Calls it once, closed; the failure, after looking that decision, counters, record and engine are as they should be.
@@ -72,7 +72,9 @@ fn endless_loop_ends_with_its_fuel() {
 
 #[test]
 fn endless_loop_with_unlimited_fuel_ends_with_its_deadline() {
-    let ended = failure(&does(FOREVER), |binding| binding.limits.fuel = u64::MAX);
+    let ended = failure(&does(FOREVER), |binding| {
+        (binding.limits.fuel, binding.limits.deadline_ms) = (u64::MAX, 5);
+    });
     assert_eq!(ended, Failure::Deadline { deadline_ms: 5 });
 }
 
@@ -315,7 +317,7 @@ fn bindings_that_conflict_deny_the_fork_and_are_both_named() {
         let mut named = spec();
         named.id = id.into();
         let plugin = host.add(&named, &labels(value)).expect("loads");
-        let binding = BindingSpec::new(brood_hooks::HookName::Admission, id);
+        let binding = patient(brood_hooks::HookName::Admission, id);
         bindings.push(host.bind(binding, &plugin, None).expect("binds"));
     }
     let Decision::Denied { denial, .. } = decision_of(&bindings) else {

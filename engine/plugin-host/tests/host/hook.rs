@@ -10,11 +10,11 @@ use brood_hooks::{
     Billing, Daughter, Failure, Flaw, Heard, HookName, Id128, Mutation, Placement, Span,
 };
 use brood_plugin_host::{Asked, BindableHook, Host, block_on, hear_all};
-use brood_policy::{BindingSpec, OnFailure};
+use brood_policy::OnFailure;
 use serde_json::{Value, json};
 
 use crate::component::Component;
-use crate::place::{NOW, host, is_sound, request, spec};
+use crate::place::{NOW, host, is_sound, patient, request, spec};
 
 /// Answers one hook with a value.
 pub(crate) fn component(world: &str, function: &str, value: Value) -> Vec<u8> {
@@ -29,7 +29,7 @@ where
 {
     let host = host();
     let plugin = host.add(&spec(), bytes).expect("loads");
-    let mut binding = BindingSpec::new(H::NAME, "test");
+    let mut binding = patient(H::NAME, "test");
     binding.permits.file_roots = permit.iter().map(|root| (*root).to_owned()).collect();
     binding.on_failure = OnFailure::Closed;
     let binding = host.bind::<H>(binding, &plugin, None).expect("binds");
@@ -87,7 +87,7 @@ fn placement_ranks_and_fills_and_a_wrong_ranking_is_malformed() {
     let plugin = host
         .add(&spec(), &component("placement-policy", "rank", bids))
         .expect("loads");
-    let binding = BindingSpec::new(HookName::Placement, "test");
+    let binding = patient(HookName::Placement, "test");
     let binding = host
         .bind::<Placement>(binding, &plugin, None)
         .expect("binds");
@@ -157,7 +157,7 @@ fn one_plan_names_every_daughter_and_a_rule_reaches_only_its_own() {
     let plugin = host
         .add(&spec(), &plan(hostname("w${index}-${node}"), rule))
         .expect("loads");
-    let binding = BindingSpec::new(HookName::Mutation, "test");
+    let binding = patient(HookName::Mutation, "test");
     let binding = host
         .bind::<Mutation>(binding, &plugin, None)
         .expect("binds");
@@ -189,7 +189,7 @@ fn two_plans_that_want_different_host_names_fail_the_fork_and_are_both_named() {
         let plugin = host
             .add(&named, &plan(hostname(name), json!([])))
             .expect("loads");
-        let binding = BindingSpec::new(HookName::Mutation, id);
+        let binding = patient(HookName::Mutation, id);
         bindings.push(
             host.bind::<Mutation>(binding, &plugin, None)
                 .expect("binds"),
@@ -302,7 +302,7 @@ fn amount_is_recomputed_and_a_price_that_overflows_is_malformed() {
 fn binding_at_a_hook_that_the_component_does_not_have_is_refused() {
     let host = host();
     let plugin = host.add(&spec(), &rated(1, 4, 1)).expect("loads");
-    let binding = BindingSpec::new(HookName::Placement, "test");
+    let binding = patient(HookName::Placement, "test");
     let error = host
         .bind::<Placement>(binding, &plugin, None)
         .err()

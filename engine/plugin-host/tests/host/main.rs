@@ -5,9 +5,12 @@ mod component;
 mod place;
 
 mod admission;
+mod draft;
 mod fault;
+mod frozen;
 mod hook;
 mod load;
+mod mode;
 mod policies;
 mod record;
 mod swap;

@@ -93,10 +93,17 @@ pub(crate) struct Bound {
     pub(crate) binding: Arc<Binding<Admission>>,
 }
 
+/// A binding whose calls have a minute by the clock, so that no test depends on how busy its machine is.
+pub(crate) fn patient(hook: HookName, plugin: &str) -> BindingSpec {
+    let mut binding = BindingSpec::new(hook, plugin);
+    binding.limits.deadline_ms = 60_000;
+    binding
+}
+
 /// Binds a component at admission, with changes to the binding.
 pub(crate) fn bind(host: &Host, bytes: &[u8], change: impl FnOnce(&mut BindingSpec)) -> Bound {
     let plugin = host.add(&spec(), bytes).expect("loads");
-    let mut binding = BindingSpec::new(HookName::Admission, "test");
+    let mut binding = patient(HookName::Admission, "test");
     change(&mut binding);
     let binding = host.bind(binding, &plugin, None).expect("binds");
     Bound { plugin, binding }

@@ -7,18 +7,17 @@ use brood_plugin_host::{
     Asked, BindableHook, Host, ReadRecordError, Record, RecordNotKept, RecordSink, ReplayError,
     Silent, VolatileState, block_on,
 };
-use brood_policy::BindingSpec;
 use serde_json::json;
 
 use crate::component::Component;
 use crate::hook::{batch, brief, component, plan, question, rated};
-use crate::place::{NOW, admit, ask, bind, denial, host, options, spec};
+use crate::place::{NOW, admit, ask, bind, denial, host, options, patient, spec};
 
 /// Calls a component once and takes the record of it through a line; the line.
 fn survives<H: BindableHook>(bytes: &[u8], ask: H::Ask) -> String {
     let host = host();
     let plugin = host.add(&spec(), bytes).expect("loads");
-    let binding = BindingSpec::new(H::NAME, "test");
+    let binding = patient(H::NAME, "test");
     let binding = host.bind::<H>(binding, &plugin, None).expect("binds");
     drop(block_on(binding.start(NOW, &Asked::new(ask))));
     let records = host.records().all(NOW);

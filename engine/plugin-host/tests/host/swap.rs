@@ -1,21 +1,21 @@
-//! Versions, modes, fallbacks and state.
+//! Versions and state.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use brood_hooks::admission::{Decision, Verdict};
-use brood_hooks::{Ceiling, HookName, Now};
+use brood_hooks::{FailureKind, Now};
 use brood_plugin_host::{
-    Fallback, Host, Silent, StateChange, StateEntry, StateStore, StateStoreError, VolatileState,
+    Host, LoadError, Silent, StateChange, StateEntry, StateStore, StateStoreError, VolatileState,
     block_on,
 };
-use brood_policy::{BindingSpec, Mode, OnFailure, Reuse};
+use brood_policy::{Mode, Reuse};
 use serde_json::json;
 
 use crate::component::Component;
-use crate::place::{Bound, NOW, admit, ask, bind, decision, denial, host, options, spec};
+use crate::place::{Bound, NOW, admit, ask, bind, decision, host, options, spec};
 
-fn admits(count: u32) -> Vec<u8> {
+pub(crate) fn admits(count: u32) -> Vec<u8> {
     Component::new("admission-policy")
         .answer("review", admit(count))
         .build()
@@ -30,36 +30,86 @@ fn count(bound: &Bound) -> u32 {
 }
 
 #[test]
-fn version_is_replaced_under_load_without_a_failed_call_and_rolled_back() {
+fn two_thousand_swaps_under_load_fail_no_call_and_the_last_is_rolled_back() {
     let host = host();
     let bound = bind(&host, &admits(1), |_| ());
+    let versions = [2, 1].map(|count| host.load(&spec(), &admits(count)).expect("loads"));
+    let versions = versions.map(Arc::new);
+    assert_eq!(count(&bound), 1, "there is a call to try versions with");
     let over = AtomicBool::new(false);
+    let calls = AtomicU64::new(0);
     std::thread::scope(|scope| {
-        let caller = scope.spawn(|| {
-            let mut seen = [0_u32; 3];
+        let call = || {
             while !over.load(Ordering::SeqCst) {
                 let answer = block_on(bound.binding.start(NOW, &ask())).expect("the host runs");
-                let answer = answer.expect("no call fails");
-                if let [Verdict::Admit(grant)] = answer.answer().as_slice() {
-                    seen[grant.count as usize] += 1;
-                }
+                answer.expect("no call fails");
+                calls.fetch_add(1, Ordering::SeqCst);
             }
-            seen
-        });
-        for _ in 0..5 {
-            for version in [2, 1] {
-                host.replace(&bound.plugin, &spec(), &admits(version))
-                    .expect("replaces");
-            }
-        }
+        };
+        let callers = [scope.spawn(call), scope.spawn(call)];
+        let mut both = (0..1000).flat_map(|_| &versions);
+        let swapped = both.try_for_each(|version| host.swap(&bound.plugin, version));
         over.store(true, Ordering::SeqCst);
-        let seen = caller.join().expect("joins");
-        assert!(seen[1] + seen[2] > 0);
+        swapped.expect("swaps");
+        for caller in callers {
+            caller.join().expect("no call was lost");
+        }
     });
-    assert_eq!(bound.binding.counters().failures(), 0);
+    let counters = bound.binding.counters();
+    assert_eq!(counters.failures(), 0);
+    assert_eq!(counters.answered, calls.load(Ordering::SeqCst) + 1);
+    assert_eq!(host.counters().swapped, 2000);
     assert_eq!(count(&bound), 1);
     bound.plugin.roll_back().expect("rolls back");
     assert_eq!(count(&bound), 2);
+}
+
+#[test]
+fn version_that_fails_its_self_test_takes_no_place() {
+    let host = host();
+    let bound = bind(&host, &admits(3), |_| ());
+    let traps = Component::new("admission-policy").body("review", "unreachable");
+    let loops = Component::new("admission-policy").body("review", "(loop $l (br $l)) unreachable");
+    let says = json!({ "err": { "unavailable": "not yet" } });
+    let says = Component::new("admission-policy").answer("review", says);
+    let refused = |bytes: &[u8]| match host.replace(&bound.plugin, &spec(), bytes) {
+        Err(LoadError::SelfTest { asked, failure, .. }) => (asked, failure.kind()),
+        Err(error) => panic!("{error}"),
+        Ok(()) => panic!("it took the place"),
+    };
+    let made_up = || "a made-up call".to_owned();
+    assert_eq!(refused(&traps.build()), (made_up(), FailureKind::Trap));
+    assert_eq!(refused(&loops.build()), (made_up(), FailureKind::OutOfFuel));
+    let wide = admits(5);
+    assert_eq!(
+        refused(&wide),
+        (made_up(), FailureKind::Malformed),
+        "5 of 1"
+    );
+    // What was really asked counts more than what is made up: 5 of 8 is right, and "not yet" is less than there was.
+    assert_eq!(count(&bound), 3);
+    let recorded = || "recorded call 0".to_owned();
+    assert_eq!(refused(&says.build()), (recorded(), FailureKind::Hook));
+    assert_eq!(count(&bound), 3, "the old one stays");
+    assert!(bound.plugin.roll_back().is_err(), "and is the only one");
+    host.replace(&bound.plugin, &spec(), &wide)
+        .expect("replaces");
+    assert_eq!(count(&bound), 5);
+    let counters = host.counters();
+    assert_eq!((counters.swapped, counters.swaps_refused), (1, 4));
+}
+
+#[test]
+fn self_test_sees_the_state_and_commits_nothing() {
+    let store = Arc::new(VolatileState::default());
+    let host = stateful(&store);
+    let bound = bind(&host, &counts("$ANSWER"), |_| ());
+    assert_eq!(count(&bound), 1);
+    host.replace(&bound.plugin, &spec(), &counts("$ANSWER"))
+        .expect("replaces");
+    assert_eq!(seen(&store), Some(1));
+    assert_eq!(host.records().all(NOW).len(), 1);
+    assert_eq!(bound.binding.counters().calls(), 1);
 }
 
 #[test]
@@ -91,64 +141,6 @@ fn component_whose_file_is_deleted_or_overwritten_is_not_touched_by_that() {
     assert_eq!(count(&bound), 3);
     std::fs::remove_file(&file).expect("removes");
     assert_eq!(count(&bound), 3);
-}
-
-fn denies() -> Vec<u8> {
-    let answer = json!({ "ok": [{ "deny": denial("no more today") }] });
-    Component::new("admission-policy")
-        .answer("review", answer)
-        .build()
-}
-
-fn mode(mode: Mode) -> impl FnOnce(&mut BindingSpec) {
-    move |binding| binding.mode = mode
-}
-
-#[test]
-fn mode_decides_who_hears_a_refusal() {
-    let host = host();
-    let enforced = decision(&bind(&host, &denies(), mode(Mode::Enforce)));
-    assert!(
-        matches!(enforced, Decision::Denied { denial, .. } if denial.message == "no more today")
-    );
-    let warned = decision(&bind(&host, &denies(), mode(Mode::Warn)));
-    let Decision::Admitted(admitted) = warned else {
-        panic!("{warned:?}")
-    };
-    assert_eq!(
-        admitted.warnings,
-        ["admission/test would deny: no more today"]
-    );
-    let off = bind(&host, &denies(), mode(Mode::Off));
-    let Decision::Admitted(admitted) = decision(&off) else {
-        panic!()
-    };
-    assert!(admitted.warnings.is_empty());
-    assert_eq!(off.binding.counters().calls(), 0);
-}
-
-#[test]
-fn fallback_answers_when_the_component_cannot() {
-    let host = host();
-    let bytes = Component::new("admission-policy")
-        .body("review", "unreachable")
-        .build();
-    let plugin = host.add(&spec(), &bytes).expect("loads");
-    let mut binding = BindingSpec::new(HookName::Admission, "test");
-    binding.on_failure = OnFailure::Fallback("builtin-ceiling".into());
-    let ceiling = Ceiling {
-        per_request: 4,
-        live_per_tenant: 8,
-    };
-    let binding = host
-        .bind(binding, &plugin, Some(Fallback::Builtin(Arc::new(ceiling))))
-        .expect("binds");
-    let bound = Bound { plugin, binding };
-    let Decision::Admitted(admitted) = decision(&bound) else {
-        panic!()
-    };
-    assert_eq!(admitted.count, 4);
-    assert_eq!(bound.binding.counters().fell_back, 1);
 }
 
 /// Adds one to a counter and then does as told.
@@ -195,7 +187,9 @@ fn state_commits_with_the_answer_and_vanishes_with_a_failure_or_a_shadow() {
             .is_err()
     );
     assert_eq!(seen(&store), Some(1), "a trap commits nothing");
-    let shadow = bind(&host, &counts("$ANSWER"), mode(Mode::Shadow));
+    let shadow = bind(&host, &counts("$ANSWER"), |binding| {
+        binding.mode = Mode::Shadow;
+    });
     assert!(shadow.binding.call_here(NOW, &ask()).is_ok());
     assert_eq!(seen(&store), Some(1), "a shadow commits nothing");
     let records = host.records().all(NOW);

@@ -1,0 +1,132 @@
+//! How a binding is heard: mode, fail mode, fallback.
+//!
+//! Invariant: whatever was not the answer of the binding's own component says so: a failure that is passed over, and a
+//! fallback's answer, both with the reason.
+
+use std::sync::Arc;
+
+use brood_hooks::{Checked, Decide, Failure, Heard, Now, Said};
+use brood_policy::{Mode, OnFailure};
+
+use super::shadow::Comparison;
+use super::{Answered, Asked, Binding, Fallback, ended};
+use crate::host::BindableHook;
+use crate::pending::{Pending, block_on};
+
+impl<H: BindableHook> Binding<H> {
+    /// Starts the call, if the mode says that it is heard.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        now: Now,
+        asked: &Arc<Asked<H>>,
+    ) -> Option<Pending<Answered<H>>> {
+        match self.spec.mode {
+            // A shadow is asked where it can be compared, by `hear_all`.
+            Mode::Off | Mode::Shadow => None,
+            Mode::Warn | Mode::Enforce => Some(self.start(now, asked)),
+        }
+    }
+
+    /// Applies mode and fail mode to what became of a call.
+    pub(crate) async fn said(
+        &self,
+        now: Now,
+        asked: &Arc<Asked<H>>,
+        answered: Option<Answered<H>>,
+    ) -> Said<H> {
+        let answered = answered.unwrap_or_else(|| Err(ended()));
+        let mut stands_in = None;
+        let heard = match (answered, &self.spec.on_failure) {
+            (Ok(answer), _) => self.counted(answer),
+            (Err(failure), OnFailure::Open) => {
+                self.counters.lock().failed_open += 1;
+                Heard::Ignored(failure)
+            }
+            (Err(failure), OnFailure::Closed) => self.failed(failure),
+            (Err(failure), OnFailure::Fallback(_)) => {
+                self.counters.lock().fell_back += 1;
+                match self.fall_back(now, asked).await {
+                    Some(Ok(answer)) => {
+                        stands_in = Some(failure);
+                        self.counted(answer)
+                    }
+                    Some(Err(_)) | None => self.failed(failure),
+                }
+            }
+        };
+        Said {
+            binding: self.spec.name(),
+            plugin: self.spec.plugin.clone(),
+            weight: self.spec.weight,
+            heard,
+            stands_in,
+        }
+    }
+
+    fn counted(&self, answer: Checked<H::Answer>) -> Heard<H::Answer> {
+        match self.spec.mode {
+            Mode::Enforce => Heard::Enforced(answer),
+            Mode::Warn | Mode::Shadow | Mode::Off => Heard::Warned(answer),
+        }
+    }
+
+    /// A binding that only warns cannot fail a fork.
+    fn failed(&self, failure: Failure) -> Heard<H::Answer> {
+        match self.spec.mode {
+            Mode::Enforce => Heard::Failed(failure),
+            Mode::Warn | Mode::Shadow | Mode::Off => Heard::Ignored(failure),
+        }
+    }
+
+    async fn fall_back(&self, now: Now, asked: &Arc<Asked<H>>) -> Option<Answered<H>> {
+        match self.fallback.as_ref()? {
+            Fallback::Builtin(decider) => {
+                let answer = decider.decide(now, asked.ask());
+                Some(answer.and_then(|answer| self.checked(asked, answer)))
+            }
+            Fallback::Binding(binding) => binding.start(now, asked).await,
+        }
+    }
+}
+
+/// A component where a decider is wanted.
+pub struct Decider<H: BindableHook>(pub Arc<Binding<H>>);
+
+impl<H: BindableHook> Decide<H> for Decider<H> {
+    fn decide(&self, now: Now, ask: &H::Ask) -> Result<H::Answer, Failure> {
+        let asked = Asked::new(ask.clone());
+        let answered = block_on(self.0.start(now, &asked)).unwrap_or_else(|| Err(ended()));
+        answered.map(|answer| answer.answer().clone())
+    }
+}
+
+/// Asks all bindings of a hook at once, and hears them in their order. The calls begin here, not when it is awaited.
+pub fn hear_all<H: BindableHook>(
+    bindings: &[Arc<Binding<H>>],
+    now: Now,
+    asked: Arc<Asked<H>>,
+) -> impl Future<Output = Vec<Said<H>>> + Send {
+    let begun: Vec<_> = bindings
+        .iter()
+        .map(|binding| (Arc::clone(binding), binding.begin(now, &asked)))
+        .collect();
+    let shadows = bindings
+        .iter()
+        .filter(|binding| binding.spec().mode == Mode::Shadow);
+    let shadows: Vec<_> = shadows
+        .map(|binding| Comparison::begin(binding, now, &asked))
+        .collect();
+    async move {
+        let mut said = Vec::with_capacity(begun.len());
+        for (binding, pending) in begun {
+            if let Some(pending) = pending {
+                let answered = pending.await;
+                said.push(binding.said(now, &asked, answered).await);
+            }
+        }
+        for shadow in shadows {
+            shadow.heard(&said);
+        }
+        said
+    }
+}
