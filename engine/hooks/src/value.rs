@@ -3,13 +3,43 @@
 //! Invariant: integers and strings only, so that a recorded call replays bit for bit.
 
 use brood_units::MachineId;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// 128-bit identifier, as in `types.id128`.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+/// 128-bit identifier, as in `types.id128`. In text it is 32 hexadecimal digits, since many readers of JSON round numbers
+/// of this size; in bytes it is the number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Id128(u128);
+
+impl Serialize for Id128 {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            serializer.serialize_u128(self.0)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Id128 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            return u128::deserialize(deserializer).map(Self);
+        }
+        let text = String::deserialize(deserializer)?;
+        let digits = text
+            .bytes()
+            .all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c));
+        let wrong =
+            || D::Error::custom(format!("'{text}' is not 32 lower-case hexadecimal digits"));
+        if text.len() != 32 || !digits {
+            return Err(wrong());
+        }
+        u128::from_str_radix(&text, 16)
+            .map(Self)
+            .map_err(|_| wrong())
+    }
+}
 
 impl Id128 {
     /// From its big-endian halves.

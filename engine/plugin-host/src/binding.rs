@@ -57,6 +57,11 @@ impl<H: BindableHook> Asked<H> {
     pub const fn ask(&self) -> &H::Ask {
         &self.ask
     }
+
+    /// The same as a record holds it, in postcard.
+    pub fn encoded(&self) -> &[u8] {
+        &self.encoded
+    }
 }
 
 type Answered<H> = Result<Checked<<H as brood_hooks::Hook>::Answer>, Failure>;
@@ -296,10 +301,10 @@ impl<H: BindableHook> Binding<H> {
             live,
         } = {
             let _ticks = self.shared.ticker.watch();
-            let (pre, indices) = (&version.pre, &version.indices);
+            let (pre, hooks) = (&version.pre, &version.hooks);
             let place = Place {
                 pre,
-                indices,
+                hooks,
                 limits: &self.spec.limits,
                 live,
             };

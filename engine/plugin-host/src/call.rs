@@ -7,14 +7,12 @@ mod context;
 mod import;
 mod journal;
 
-use brood_hooks::{Admission, Billing, Failure, Hook, HookError, Mutation, Placement};
+use brood_hooks::{Admission, Billing, Failure, Hook, Mutation, Placement};
 use brood_policy::Limits;
 use wasmtime::component::{Instance, InstancePre};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
 
-use crate::bindings::exports::brood::policy::{admission, billing, mutation, placement};
-use crate::convert::Cross;
-use crate::version::HookIndices;
+use crate::wit::{Answers, Hooks};
 
 pub(crate) use context::{Beginning, Context, Settings};
 pub use context::{LogLine, MetricPoint};
@@ -38,44 +36,25 @@ pub(crate) struct Ran<A> {
 
 /// A hook that components can have.
 pub(crate) trait ComponentHook: Hook {
-    /// Calls it. The outer error is wasmtime's, the inner one the component's.
-    fn call(
-        indices: &HookIndices,
-        store: &mut Store<Context>,
-        instance: &Instance,
-        ask: &Self::Ask,
-    ) -> wasmtime::Result<Result<Self::Answer, HookError>>;
-}
-
-fn missing(hook: &str) -> wasmtime::Error {
-    wasmtime::Error::msg(format!("the component has no {hook} hook"))
+    /// It, among those of a component.
+    fn of(hooks: &Hooks) -> Option<&dyn Answers<Self>>
+    where
+        Self: Sized;
 }
 
 macro_rules! component_hook {
-    ($hook:ident, $field:ident, $call:ident, $asked:ty) => {
+    ($hook:ident, $field:ident) => {
         impl ComponentHook for $hook {
-            fn call(
-                indices: &HookIndices,
-                store: &mut Store<Context>,
-                instance: &Instance,
-                ask: &Self::Ask,
-            ) -> wasmtime::Result<Result<Self::Answer, HookError>> {
-                let indices = indices
-                    .$field
-                    .as_ref()
-                    .ok_or_else(|| missing(Self::NAME.as_str()))?;
-                let hook = indices.load(&mut *store, instance)?;
-                let asked: $asked = ask.clone().cross();
-                let answered = hook.$call(store, &asked)?;
-                Ok(answered.map(Cross::cross).map_err(Cross::cross))
+            fn of(hooks: &Hooks) -> Option<&dyn Answers<Self>> {
+                hooks.$field.as_deref()
             }
         }
     };
 }
-component_hook!(Admission, admission, call_review, Vec<admission::Item>);
-component_hook!(Placement, placement, call_rank, placement::Question);
-component_hook!(Mutation, mutation, call_plan_daughters, mutation::Brief);
-component_hook!(Billing, billing, call_rate, billing::Batch);
+component_hook!(Admission, admission);
+component_hook!(Placement, placement);
+component_hook!(Mutation, mutation);
+component_hook!(Billing, billing);
 
 /// Calls a hook, in `live` if there is one, else in a new instance.
 pub(crate) fn call<H: ComponentHook>(
@@ -83,9 +62,10 @@ pub(crate) fn call<H: ComponentHook>(
     context: Context,
     ask: &H::Ask,
 ) -> Ran<H::Answer> {
-    let indices = place.indices;
+    let hook = H::of(place.hooks);
     let ran = run(place, context, |store, instance| {
-        H::call(indices, store, instance, ask)
+        let missing = || wasmtime::Error::msg(format!("the component has no {} hook", H::NAME));
+        hook.ok_or_else(missing)?.answer(store, instance, ask)
     });
     let (result, live) = match ran.result {
         Ok(Ok(answer)) => (Ok(answer), ran.live),
@@ -104,7 +84,7 @@ pub(crate) fn call<H: ComponentHook>(
 /// Where a call takes place.
 pub(crate) struct Place<'a> {
     pub(crate) pre: &'a InstancePre<Context>,
-    pub(crate) indices: &'a HookIndices,
+    pub(crate) hooks: &'a Hooks,
     pub(crate) limits: &'a Limits,
     pub(crate) live: Option<Live>,
 }

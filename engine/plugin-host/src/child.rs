@@ -2,8 +2,8 @@
 //! schema that a plugin wrote.
 //!
 //! Invariant: it limits itself before it reads a byte of input. It opens no file, and whatever becomes of it, its parent
-//! sees an answer, a refusal, or that it died. Running out of processor time ends it; it never waits for anything but its
-//! parent, so no other clock is needed.
+//! sees an answer, a refusal, or that it died. Running out of processor time ends it; its parent ends it when it has taken
+//! too long by the clock.
 
 use std::io::{Read, Write};
 use std::process::ExitCode;

@@ -8,9 +8,10 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -29,6 +30,8 @@ pub struct CompileOptions {
     pub memory_mib: u64,
     /// Processor time of the child, seconds.
     pub seconds: u64,
+    /// Time by the clock that the child may take, milliseconds: for one that neither works nor answers.
+    pub patience_ms: u64,
     /// Largest component, MiB.
     pub component_mib: u64,
     /// Directory of artifacts, made if it is missing; none compiles anew each time.
@@ -43,6 +46,7 @@ impl CompileOptions {
             arguments: Vec::new(),
             memory_mib: 2048,
             seconds: 60,
+            patience_ms: 120_000,
             component_mib: 32,
             cache: None,
         }
@@ -95,6 +99,14 @@ pub enum CompileError {
         seconds: u64,
         /// What it said last.
         message: String,
+    },
+    /// The child did not answer.
+    #[error("the compiler {program} did not answer within {patience_ms} ms and was ended")]
+    Silent {
+        /// The program.
+        program: PathBuf,
+        /// How long it had.
+        patience_ms: u64,
     },
     /// The child could not be run.
     #[error("the compiler {program} could not be run")]
@@ -194,7 +206,7 @@ fn ask(options: &CompileOptions, task: Task, input: &[u8]) -> Result<Vec<u8>, Co
         program: options.program.clone(),
         source,
     };
-    let mut child = Command::new(&options.program)
+    let child = Command::new(&options.program)
         .args(&options.arguments)
         .args([
             task.as_str(),
@@ -207,13 +219,14 @@ fn ask(options: &CompileOptions, task: Task, input: &[u8]) -> Result<Vec<u8>, Co
         .stderr(Stdio::piped())
         .spawn()
         .map_err(failed)?;
-    // It answers only after it has read everything, so writing first cannot wait for ever. One that dies before that
-    // breaks the pipe, and its status tells why.
-    let written = match child.stdin.take() {
-        Some(mut stdin) => stdin.write_all(input),
-        None => Ok(()),
-    };
-    let output = child.wait_with_output().map_err(failed)?;
+    let (program, patience_ms) = (options.program.clone(), options.patience_ms);
+    let (written, output, patience) = converse(child, input, patience_ms).map_err(failed)?;
+    if patience == Patience::Lost {
+        return Err(CompileError::Silent {
+            program,
+            patience_ms,
+        });
+    }
     if output.status.success() {
         written.map_err(failed)?;
         return Ok(output.stdout);
@@ -230,6 +243,77 @@ fn ask(options: &CompileOptions, task: Task, input: &[u8]) -> Result<Vec<u8>, Co
         seconds,
         message,
     })
+}
+
+/// Whether the child was waited for to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    Kept,
+    Lost,
+}
+
+/// Tells the child its input and hears its output; ends it once it has taken too long.
+fn converse(
+    mut child: Child,
+    input: &[u8],
+    patience_ms: u64,
+) -> io::Result<(io::Result<()>, Output, Patience)> {
+    // The child is not waited for before this descriptor is open, so it is of no other process.
+    let own = rustix::process::pidfd_open(
+        rustix::process::Pid::from_child(&child),
+        rustix::process::PidfdFlags::empty(),
+    );
+    let own = match own {
+        Ok(own) => own,
+        Err(error) => {
+            child.kill()?;
+            child.wait()?;
+            return Err(error.into());
+        }
+    };
+    std::thread::scope(|scope| {
+        let watch = std::thread::Builder::new()
+            .name("policy-patience".to_owned())
+            .spawn_scoped(scope, || outlive(&own, patience_ms));
+        let watch = match watch {
+            Ok(watch) => watch,
+            Err(error) => {
+                child.kill()?;
+                child.wait()?;
+                return Err(error);
+            }
+        };
+        // It answers only after it has read everything, so writing first cannot wait for ever. One that dies before that
+        // breaks the pipe, and its status tells why.
+        let written = match child.stdin.take() {
+            Some(mut stdin) => stdin.write_all(input),
+            None => Ok(()),
+        };
+        let output = child.wait_with_output()?;
+        let panicked = |_| io::Error::other("the watch over the compiler panicked");
+        let patience = watch.join().map_err(panicked)??;
+        Ok((written, output, patience))
+    })
+}
+
+/// Waits until the process has ended, and ends it once the time is over.
+fn outlive(process: &OwnedFd, patience_ms: u64) -> io::Result<Patience> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    let timeout = Timespec {
+        tv_sec: i64::try_from(patience_ms / 1000).unwrap_or(i64::MAX),
+        tv_nsec: i64::try_from(patience_ms % 1000 * 1_000_000).unwrap_or(0),
+    };
+    let mut polled = [PollFd::new(process, PollFlags::IN)];
+    let ended = rustix::io::retry_on_intr(|| poll(&mut polled, Some(&timeout)))?;
+    if ended > 0 {
+        return Ok(Patience::Kept);
+    }
+    match rustix::process::pidfd_send_signal(process, rustix::process::Signal::KILL) {
+        // It has ended meanwhile.
+        Err(rustix::io::Errno::SRCH) => Ok(Patience::Kept),
+        sent => Ok(sent.map(|()| Patience::Lost)?),
+    }
 }
 
 /// An artifact as a component.

@@ -54,6 +54,15 @@ impl Counters {
     }
 }
 
+/// Counts of a host since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostCounters {
+    /// Versions of plugins that were made ready.
+    pub ready: u64,
+    /// Versions that were refused: files, imports, settings.
+    pub refused: u64,
+}
+
 /// Counters that threads share. A leaf lock.
 #[derive(Debug, Default)]
 pub(crate) struct Shared(Mutex<Counters>);

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 /// SHA-256, written `sha256:` and 64 lower-case hexadecimal digits, as in OCI.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Digest([u8; 32]);
 
 impl Digest {
@@ -71,6 +72,20 @@ impl FromStr for Digest {
         parsed.ok_or_else(|| ParseDigestError {
             text: text.to_owned(),
         })
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = ParseDigestError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
     }
 }
 

@@ -3,21 +3,23 @@
 //! Invariant: components run on policy threads only; billing has its own, so that rating a month of usage never stands
 //! before a fork.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use brood_hooks::HookName;
-use brood_policy::{BindingSpec, PluginSpec};
+use brood_policy::{BindingSpec, Limits, PluginSpec};
 use wasmtime::Engine;
 
 use crate::binding::{About, Binding, Fallback};
 use crate::call::{ComponentHook, LogLine, MetricPoint};
 use crate::compile::CompileOptions;
+use crate::counter::HostCounters;
 use crate::engine::{Allocation, EngineError, PoolOptions, running};
-use crate::record::{RecordLog, RecordOptions};
+use crate::record::{RecordLog, RecordOptions, RecordSink};
 use crate::state::{PluginState, StateStore, StateStoreError};
 use crate::thread::{Queue, Threads};
 use crate::ticker::Ticker;
-use crate::version::{self, LoadError};
+use crate::version::{LoadError, Loader};
+use crate::wit::{self, DIALECTS, Dialect};
 use crate::{Plugin, PluginVersion};
 
 /// How the host runs.
@@ -33,6 +35,8 @@ pub struct HostOptions {
     pub billing_threads: usize,
     /// Bounds of the decision records.
     pub records: RecordOptions,
+    /// What a component may use to describe itself and to take its settings, which can be a large document.
+    pub loading: Limits,
 }
 
 impl HostOptions {
@@ -44,6 +48,13 @@ impl HostOptions {
             threads: 2,
             billing_threads: 1,
             records: RecordOptions::default(),
+            loading: Limits {
+                fuel: 1_000_000_000,
+                deadline_ms: 5_000,
+                memory_mib: 64,
+                answer_kib: 4096,
+                ..Limits::of(HookName::Billing)
+            },
         }
     }
 }
@@ -77,8 +88,12 @@ pub struct Host {
     engine: Engine,
     allocation: Allocation,
     compile: CompileOptions,
+    loading: Limits,
+    dialects: &'static [Dialect],
     store: Arc<dyn StateStore>,
     pub(crate) shared: Arc<Shared>,
+    // A leaf lock.
+    counters: Mutex<HostCounters>,
     path: Threads,
     billing: Threads,
 }
@@ -137,11 +152,30 @@ pub enum BindError {
 }
 
 impl Host {
-    /// Starts engine and threads.
+    /// Starts engine and threads. Decision records are kept in memory.
     pub fn start(
         options: &HostOptions,
         store: Arc<dyn StateStore>,
         observer: Arc<dyn Observer>,
+    ) -> Result<Self, StartError> {
+        Self::begin(options, store, observer, (None, DIALECTS))
+    }
+
+    /// The same, and every decision record goes on to `sink`.
+    pub fn start_recording(
+        options: &HostOptions,
+        store: Arc<dyn StateStore>,
+        observer: Arc<dyn Observer>,
+        sink: Arc<dyn RecordSink>,
+    ) -> Result<Self, StartError> {
+        Self::begin(options, store, observer, (Some(sink), DIALECTS))
+    }
+
+    pub(crate) fn begin(
+        options: &HostOptions,
+        store: Arc<dyn StateStore>,
+        observer: Arc<dyn Observer>,
+        (sink, dialects): (Option<Arc<dyn RecordSink>>, &'static [Dialect]),
     ) -> Result<Self, StartError> {
         let (engine, allocation) = running(options.pool)?;
         let ticker = Ticker::start(engine.clone()).map_err(StartError::Thread)?;
@@ -150,7 +184,7 @@ impl Host {
         let path = Threads::start("policy", options.threads, begin).map_err(StartError::Thread)?;
         let billing = Threads::start("policy-billing", options.billing_threads, begin)
             .map_err(StartError::Thread)?;
-        let records = RecordLog::new(options.records);
+        let records = RecordLog::new(options.records, sink);
         let shared = Arc::new(Shared {
             ticker,
             records,
@@ -161,8 +195,11 @@ impl Host {
             engine,
             allocation,
             compile,
+            loading: options.loading,
+            dialects,
             store,
             shared,
+            counters: Mutex::default(),
             path,
             billing,
         })
@@ -183,9 +220,32 @@ impl Host {
         &self.shared.records
     }
 
+    /// Its counters as they are now.
+    pub fn counters(&self) -> HostCounters {
+        *self.lock_counters()
+    }
+
+    fn lock_counters(&self) -> MutexGuard<'_, HostCounters> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes a version ready, without using it. Compiles in a child; not for a thread that others wait on.
     pub fn load(&self, spec: &PluginSpec, bytes: &[u8]) -> Result<PluginVersion, LoadError> {
-        version::ready(&self.engine, &self.compile, spec, bytes)
+        let loader = Loader {
+            engine: &self.engine,
+            dialects: self.dialects,
+            compile: &self.compile,
+            limits: &self.loading,
+            ticker: &self.shared.ticker,
+            spec,
+        };
+        let loaded = loader.ready(bytes);
+        let mut counters = self.lock_counters();
+        match &loaded {
+            Ok(_) => counters.ready += 1,
+            Err(_) => counters.refused += 1,
+        }
+        loaded
     }
 
     /// Adds a plugin with its component.
@@ -222,6 +282,7 @@ impl Host {
             let message = format!("it has no {hook} hook, which the version before it has");
             return Err(LoadError::Misfit {
                 plugin: spec.id.clone(),
+                served: wit::served(self.dialects),
                 message,
             });
         }

@@ -35,11 +35,12 @@ mod state;
 mod thread;
 mod ticker;
 mod version;
+mod wit;
 
 pub use binding::{About, Asked, Binding, Decider, Fallback, hear_all};
 pub use call::{HostAnswer, LogLine, MetricPoint};
 pub use compile::{CompileError, CompileOptions};
-pub use counter::Counters;
+pub use counter::{Counters, HostCounters};
 pub use digest::{Digest, ParseDigestError};
 pub use engine::{Allocation, EngineError, PoolOptions};
 pub use host::{
@@ -48,7 +49,10 @@ pub use host::{
 pub use pending::{Pending, block_on};
 pub use plugin::{Plugin, RollbackError};
 pub use policies::{Bindings, Builtins, OpenError, OpenErrors, Policies};
-pub use record::{Record, RecordLog, RecordOptions, Retention};
+pub use record::{
+    RECORD_VERSION, ReadRecordError, Record, RecordLog, RecordNotKept, RecordOptions, RecordSink,
+    Retention, WriteRecordError,
+};
 pub use replay::ReplayError;
 pub use state::{StateChange, StateEntry, StateStore, StateStoreError, StateValue, VolatileState};
 pub use version::{Description, LoadError, PluginVersion, SERVED};

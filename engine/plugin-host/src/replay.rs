@@ -105,10 +105,10 @@ impl Host {
         );
         let ran = {
             let _ticks = self.shared.ticker.watch();
-            let (pre, indices) = (&version.pre, &version.indices);
+            let (pre, hooks) = (&version.pre, &version.hooks);
             let place = Place {
                 pre,
-                indices,
+                hooks,
                 limits: &record.limits,
                 live: None,
             };

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct Limits {
     /// Fuel, in units of wasmtime, about one a Wasm instruction. The budget: exact, and the same in a replay.
     pub fuel: u64,
-    /// The backstop, milliseconds: for what fuel does not see, such as a long `memory.copy`.
+    /// The backstop, milliseconds by the clock: for a budget of fuel that is too high, and for a host that is too slow.
     pub deadline_ms: u64,
     /// Each linear memory, MiB.
     pub memory_mib: u32,

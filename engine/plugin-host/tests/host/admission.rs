@@ -1,11 +1,11 @@
 //! One call, end to end.
 
-use brood_hooks::admission::{Decision, decide};
+use brood_hooks::admission::Decision;
 use brood_hooks::{Admission, Ceiling, Decide};
-use brood_plugin_host::{Decider, block_on, hear_all};
+use brood_plugin_host::Decider;
 
 use crate::component::Component;
-use crate::place::{NOW, admit, ask, bind, host};
+use crate::place::{NOW, admit, ask, bind, decision, host};
 
 #[test]
 fn component_narrows_a_fork_and_its_record_replays_bit_for_bit() {
@@ -14,15 +14,8 @@ fn component_narrows_a_fork_and_its_record_replays_bit_for_bit() {
         .answer("review", admit(5))
         .build();
     let bound = bind(&host, &bytes, |_| ());
-    let asked = ask();
-    let said = block_on(hear_all(
-        std::slice::from_ref(&bound.binding),
-        NOW,
-        asked.clone(),
-    ));
-    let decisions = decide(asked.ask(), &said);
-    let [Decision::Admitted(admitted)] = decisions.as_slice() else {
-        panic!("{decisions:?}")
+    let Decision::Admitted(admitted) = decision(&bound) else {
+        panic!("not admitted")
     };
     assert_eq!(admitted.count, 5);
 

@@ -18,6 +18,7 @@ pub(crate) struct Component {
     answers: Vec<(String, Value)>,
     bodies: Vec<(String, String)>,
     extra: String,
+    wit_at: &'static str,
     wit: Option<(String, String)>,
     pages: usize,
 }
@@ -26,8 +27,13 @@ pub(crate) struct Component {
 const DATA: usize = 1024;
 
 impl Component {
-    /// Of a world, which describes itself and takes any settings.
+    /// Of a world of `wit/`, which describes itself and takes any settings.
     pub(crate) fn new(world: &str) -> Self {
+        Self::of("../../wit", world)
+    }
+
+    /// Of a world of the package in a directory.
+    pub(crate) fn of(wit_at: &'static str, world: &str) -> Self {
         let description = json!({
             "name": "test", "version": "1", "settings-schema": "{}", "metrics": ["seen"],
         });
@@ -39,6 +45,7 @@ impl Component {
             ],
             bodies: Vec::new(),
             extra: String::new(),
+            wit_at,
             wit: None,
             pages: 0,
         }
@@ -131,7 +138,7 @@ impl Component {
 
     fn resolve(&self) -> (Resolve, WorldId) {
         let mut resolve = Resolve::default();
-        let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
+        let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join(self.wit_at);
         let package = match &self.wit {
             None => resolve.push_dir(&wit).expect("wit/ parses").0,
             Some((from, to)) => {

@@ -1,27 +1,27 @@
 //! What no component can do to the engine. After each of these the same host answers a sound component.
 
-use brood_hooks::admission::{Decision, decide};
+use std::sync::Arc;
+
+use brood_hooks::admission::Decision;
 use brood_hooks::{Failure, FailureKind};
-use brood_plugin_host::{Host, block_on, hear_all};
+use brood_plugin_host::{Host, Silent, VolatileState};
 use brood_policy::{BindingSpec, Limits, OnFailure};
 use serde_json::{Value, json};
 
 use crate::component::Component;
-use crate::place::{NOW, admit, ask, bind, denial, host};
+use crate::place::{
+    NOW, admit, ask, bind, decision, decision_of, denial, host, is_sound, options, spec,
+};
 
 /// Calls it once, closed; the failure, after looking that decision, counters, record and engine are as they should be.
 fn failure(bytes: &[u8], change: impl FnOnce(&mut BindingSpec)) -> Failure {
-    let host = host();
-    let bound = bind(&host, bytes, change);
-    let asked = ask();
-    let said = block_on(hear_all(
-        std::slice::from_ref(&bound.binding),
-        NOW,
-        asked.clone(),
-    ));
-    let decisions = decide(asked.ask(), &said);
-    let [Decision::Denied { denial, by, .. }] = decisions.as_slice() else {
-        panic!("not closed: {decisions:?}")
+    failure_in(&host(), bytes, change)
+}
+
+fn failure_in(host: &Host, bytes: &[u8], change: impl FnOnce(&mut BindingSpec)) -> Failure {
+    let bound = bind(host, bytes, change);
+    let Decision::Denied { denial, by, .. } = decision(&bound) else {
+        panic!("not closed")
     };
     assert_eq!(
         (denial.code.as_str(), by.as_str()),
@@ -46,17 +46,8 @@ fn failure(bytes: &[u8], change: impl FnOnce(&mut BindingSpec)) -> Failure {
             "failures replay too"
         );
     }
-    sound(&host);
+    is_sound(host);
     failure
-}
-
-/// The host still answers.
-fn sound(host: &Host) {
-    let bytes = Component::new("admission-policy")
-        .answer("review", admit(2))
-        .build();
-    let bound = bind(host, &bytes, |_| ());
-    assert!(bound.binding.call_here(NOW, &ask()).is_ok());
 }
 
 fn does(instructions: &str) -> Vec<u8> {
@@ -83,6 +74,53 @@ fn endless_loop_ends_with_its_fuel() {
 fn endless_loop_with_unlimited_fuel_ends_with_its_deadline() {
     let ended = failure(&does(FOREVER), |binding| binding.limits.fuel = u64::MAX);
     assert_eq!(ended, Failure::Deadline { deadline_ms: 5 });
+}
+
+#[test]
+fn large_copies_cost_fuel_by_the_byte() {
+    let copies = "(drop (memory.grow (i32.const 200)))
+        (loop $again
+          (memory.copy (i32.const 131072) (i32.const 65536) (i32.const 12000000))
+          (br $again)) unreachable";
+    let fuel = Limits::of(brood_hooks::HookName::Admission).fuel;
+    let ended = failure(&does(copies), |_| ());
+    assert_eq!(ended, Failure::OutOfFuel { fuel });
+}
+
+/// Uses the same amount at every call.
+fn works() -> Vec<u8> {
+    Component::new("admission-policy")
+        .answer("review", admit(2))
+        .body(
+            "review",
+            "(local $n i32)
+             (local.set $n (i32.const 1000))
+             (loop $again
+               (local.set $n (i32.sub (local.get $n) (i32.const 1)))
+               (br_if $again (local.get $n)))
+             (call $realloc (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)) drop
+             $ANSWER",
+        )
+        .build()
+}
+
+#[test]
+fn component_passes_at_exactly_its_fuel_and_fails_a_percent_below() {
+    let host = host();
+    let used = |fuel: u64| {
+        let bound = bind(&host, &works(), |binding| binding.limits.fuel = fuel);
+        let answered = bound.binding.call_here(NOW, &ask()).map(|_| ());
+        let used = host.records().all(NOW).last().expect("recorded").fuel_used;
+        assert_eq!(bound.binding.counters().fuel, used);
+        (answered, used)
+    };
+    let (answered, all) = used(1_000_000);
+    assert_eq!(answered, Ok(()));
+    assert!(all > 3000, "{all}");
+    assert_eq!(used(all), (Ok(()), all));
+    // Fuel is looked at where loops turn and functions begin, so the last few instructions are not seen to be too many.
+    let fuel = all - all / 100;
+    assert_eq!(used(fuel), (Err(Failure::OutOfFuel { fuel }), fuel));
 }
 
 #[test]
@@ -144,19 +182,28 @@ fn grant_wider_than_the_ask_is_malformed() {
 }
 
 #[test]
-fn string_larger_than_an_answer_may_be_ends_the_call_before_it_is_copied() {
-    // A denial with a message of 33 MB, all of it within the component's memory; one of 100 MiB fits no pool.
+fn string_of_100_mib_that_is_there_ends_the_call_before_it_is_copied() {
+    // A denial with a message of 100 MiB of NUL, all of it within the component's memory.
     let bytes = Component::new("admission-policy")
         .answer("review", json!({ "ok": [{ "deny": denial("x") }] }))
         .body(
             "review",
-            "(drop (memory.grow (i32.const 512)))
-             (i32.store offset=20 (i32.load offset=4 $ANSWER) (i32.const 33000000))
+            "(if (i32.eq (i32.const -1) (memory.grow (i32.const 1700))) (then unreachable))
+             (i32.store offset=16 (i32.load offset=4 $ANSWER) (i32.const 65536))
+             (i32.store offset=20 (i32.load offset=4 $ANSWER) (i32.const 104857600))
              $ANSWER",
         )
         .build();
-    let ended = failure(&bytes, |binding| binding.limits.memory_mib = 64);
+    let mut options = options();
+    (options.pool.instances, options.pool.memory_mib) = (4, 128);
+    let (store, observer) = (Arc::new(VolatileState::default()), Arc::new(Silent));
+    let host = Host::start(&options, store, observer).expect("starts");
+    let ended = failure_in(&host, &bytes, |binding| binding.limits.memory_mib = 128);
     assert_eq!(ended.kind(), FailureKind::Excess, "{ended}");
+    assert!(
+        ended.to_string().contains("1048576 bytes in its answer"),
+        "{ended}"
+    );
 }
 
 #[test]
@@ -171,6 +218,24 @@ fn string_of_100_mib_that_reaches_out_of_memory_ends_the_call() {
     let ended = failure(&bytes, |_| ());
     assert!(
         matches!(ended.kind(), FailureKind::Trap | FailureKind::Excess),
+        "{ended}"
+    );
+}
+
+#[test]
+fn trap_in_start_at_a_call_is_a_failure_of_that_call() {
+    // It starts well while the clock shows nothing, as it does when a component is loaded.
+    let bytes = Component::new("admission-policy")
+        .extra(
+            r#"(import "brood:policy/clock@0.1.0" "now" (func $now (result i64)))
+               (func $begin (if (i64.ne (call $now) (i64.const 0)) (then unreachable)))
+               (start $begin)"#,
+        )
+        .answer("review", admit(1))
+        .build();
+    let ended = failure(&bytes, |_| ());
+    assert!(
+        matches!(&ended, Failure::Trap { message } if message.contains("unreachable")),
         "{ended}"
     );
 }
@@ -209,15 +274,8 @@ fn failing_open_is_visible_in_the_answer_and_counted() {
     let host = host();
     let open = |binding: &mut BindingSpec| binding.on_failure = OnFailure::Open;
     let bound = bind(&host, &does("unreachable"), open);
-    let asked = ask();
-    let said = block_on(hear_all(
-        std::slice::from_ref(&bound.binding),
-        NOW,
-        asked.clone(),
-    ));
-    let decisions = decide(asked.ask(), &said);
-    let [Decision::Admitted(admitted)] = decisions.as_slice() else {
-        panic!("{decisions:?}")
+    let Decision::Admitted(admitted) = decision(&bound) else {
+        panic!("not open")
     };
     let [warning] = admitted.warnings.as_slice() else {
         panic!("{admitted:?}")
@@ -242,4 +300,32 @@ fn breaker_opens_after_repeated_failures_and_answers_at_once() {
     assert_eq!(counters.failed.get(&FailureKind::Trap), Some(&3));
     assert_eq!(counters.failed.get(&FailureKind::BreakerOpen), Some(&2));
     assert!(bound.binding.is_broken());
+}
+
+#[test]
+fn bindings_that_conflict_deny_the_fork_and_are_both_named() {
+    let host = host();
+    let labels = |value: &str| {
+        let mut answer = admit(4);
+        answer["ok"][0]["admit"]["add-labels"] = json!([["tier", value]]);
+        answers(answer)
+    };
+    let mut bindings = Vec::new();
+    for (id, value) in [("gold", "1"), ("lead", "2")] {
+        let mut named = spec();
+        named.id = id.into();
+        let plugin = host.add(&named, &labels(value)).expect("loads");
+        let binding = BindingSpec::new(brood_hooks::HookName::Admission, id);
+        bindings.push(host.bind(binding, &plugin, None).expect("binds"));
+    }
+    let Decision::Denied { denial, .. } = decision_of(&bindings) else {
+        panic!("it was decided")
+    };
+    assert_eq!(denial.code, "policy-conflict");
+    assert_eq!(
+        denial.message,
+        "admission/gold and admission/lead disagree about label tier: '1' and '2'"
+    );
+    assert!(matches!(decision_of(&bindings[..1]), Decision::Admitted(_)));
+    is_sound(&host);
 }

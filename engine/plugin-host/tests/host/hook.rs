@@ -1,24 +1,28 @@
 //! The other three hooks, each with a sound answer and with the wrong ones that only it can give.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use brood_hooks::billing::{Account, Batch, Sample};
 use brood_hooks::mutation::{Brief, PlacedRun, combine};
 use brood_hooks::placement::{Candidate, Question, fill, rank};
-use brood_hooks::{Billing, Daughter, Failure, Flaw, HookName, Id128, Mutation, Placement, Span};
+use brood_hooks::{
+    Billing, Daughter, Failure, Flaw, Heard, HookName, Id128, Mutation, Placement, Span,
+};
 use brood_plugin_host::{Asked, BindableHook, Host, block_on, hear_all};
-use brood_policy::BindingSpec;
+use brood_policy::{BindingSpec, OnFailure};
 use serde_json::{Value, json};
 
 use crate::component::Component;
-use crate::place::{NOW, host, request, spec};
+use crate::place::{NOW, host, is_sound, request, spec};
 
 /// Answers one hook with a value.
-fn component(world: &str, function: &str, value: Value) -> Vec<u8> {
+pub(crate) fn component(world: &str, function: &str, value: Value) -> Vec<u8> {
     Component::new(world).answer(function, value).build()
 }
 
-/// What a component's answer comes to, replayed as well.
+/// What a component's answer comes to, replayed as well. A failure is heard as one that fails closed, is counted and
+/// recorded, and leaves the host sound.
 fn ask<H: BindableHook>(bytes: &[u8], ask: H::Ask, permit: &[&str]) -> Result<H::Answer, Failure>
 where
     H::Answer: Debug,
@@ -27,10 +31,23 @@ where
     let plugin = host.add(&spec(), bytes).expect("loads");
     let mut binding = BindingSpec::new(H::NAME, "test");
     binding.permits.file_roots = permit.iter().map(|root| (*root).to_owned()).collect();
+    binding.on_failure = OnFailure::Closed;
     let binding = host.bind::<H>(binding, &plugin, None).expect("binds");
-    let answer = block_on(binding.start(NOW, &Asked::new(ask))).expect("the host runs");
+    let mut said = block_on(hear_all(&[Arc::clone(&binding)], NOW, Asked::new(ask)));
     replays(&host, &plugin.current());
-    answer.map(|answer| answer.answer().clone())
+    match said.remove(0).heard {
+        Heard::Enforced(answer) => Ok(answer.answer().clone()),
+        Heard::Failed(failure) => {
+            let counters = binding.counters();
+            assert_eq!(counters.failed.get(&failure.kind()), Some(&1));
+            assert_eq!(counters.calls(), 1);
+            let records = host.records().all(NOW);
+            assert_eq!(records[0].failure.as_ref(), Some(&failure));
+            is_sound(&host);
+            Err(failure)
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 fn replays(host: &Host, version: &brood_plugin_host::PluginVersion) {
@@ -46,7 +63,7 @@ fn flaw<A: Debug>(answer: Result<A, Failure>) -> Flaw {
     }
 }
 
-fn question() -> Question {
+pub(crate) fn question() -> Question {
     Question {
         request: request(8),
         wanted: Span { first: 0, count: 8 },
@@ -107,7 +124,7 @@ fn placement_ranks_and_fills_and_a_wrong_ranking_is_malformed() {
     );
 }
 
-fn brief() -> Brief {
+pub(crate) fn brief() -> Brief {
     let daughters = Span { first: 0, count: 8 };
     Brief {
         request: request(8),
@@ -121,7 +138,7 @@ fn brief() -> Brief {
     }
 }
 
-fn plan(shared: Value, rules: Value) -> Vec<u8> {
+pub(crate) fn plan(shared: Value, rules: Value) -> Vec<u8> {
     component(
         "mutation-policy",
         "plan-daughters",
@@ -160,6 +177,33 @@ fn one_plan_names_every_daughter_and_a_rule_reaches_only_its_own() {
     assert_eq!(of(5).network.hostname.as_deref(), Some("w5-3"));
     assert!(of(5).env.is_empty());
     assert_eq!(of(6).env.get("ROLE").map(String::as_str), Some("spare"));
+}
+
+#[test]
+fn two_plans_that_want_different_host_names_fail_the_fork_and_are_both_named() {
+    let host = host();
+    let mut bindings = Vec::new();
+    for (id, name) in [("first", "a-${index}"), ("second", "b-${index}")] {
+        let mut named = spec();
+        named.id = id.into();
+        let plugin = host
+            .add(&named, &plan(hostname(name), json!([])))
+            .expect("loads");
+        let binding = BindingSpec::new(HookName::Mutation, id);
+        bindings.push(
+            host.bind::<Mutation>(binding, &plugin, None)
+                .expect("binds"),
+        );
+    }
+    let said = block_on(hear_all(&bindings, NOW, Asked::new(brief())));
+    let error = combine(&brief(), &said)
+        .expect_err("they disagree")
+        .to_string();
+    assert_eq!(
+        error,
+        "mutation/first and mutation/second disagree about Hostname of daughters 0 to 8"
+    );
+    is_sound(&host);
 }
 
 #[test]
@@ -213,7 +257,7 @@ fn template_that_some_daughter_cannot_have_is_malformed_before_the_fork() {
     assert!(ask::<Mutation>(&plan(hostname("w-${id}"), json!([])), brief(), &[]).is_ok());
 }
 
-fn batch() -> Batch {
+pub(crate) fn batch() -> Batch {
     Batch {
         sequence: 7,
         accounts: vec![Account::default()],
@@ -226,7 +270,7 @@ fn batch() -> Batch {
     }
 }
 
-fn rated(quantity: i64, price: i64, amount: i64) -> Vec<u8> {
+pub(crate) fn rated(quantity: i64, price: i64, amount: i64) -> Vec<u8> {
     component(
         "billing-policy",
         "rate",

@@ -4,23 +4,29 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
+use brood_hooks::FailureKind;
 use brood_plugin_host::{AddError, CompileError, Digest, Host, LoadError, Silent, VolatileState};
 use brood_policy::{Grants, Import};
 use serde_json::json;
 
 use crate::component::Component;
-use crate::place::{NOW, admit, ask, bind, host, options, spec};
+use crate::place::{NOW, admit, ask, bind, host, is_sound, options, spec};
 
 fn sound() -> Component {
     Component::new("admission-policy").answer("review", admit(2))
 }
 
+/// Why a component is refused. Its refusal is counted, and the host goes on.
 fn refused(host: &Host, bytes: &[u8]) -> LoadError {
-    match host.add(&spec(), bytes) {
+    let before = host.counters().refused;
+    let error = match host.add(&spec(), bytes) {
         Err(AddError::Load(error)) => error,
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("it was taken"),
-    }
+    };
+    assert_eq!(host.counters().refused, before + 1);
+    assert!(error.to_string().contains("plugin test"), "{error}");
+    error
 }
 
 fn why(error: &LoadError) -> &CompileError {
@@ -59,6 +65,7 @@ fn file_that_is_no_component_is_named_for_what_it_is() {
         assert!(told, "{length}: {error}");
     }
     bind(&host, &whole, |_| ());
+    is_sound(&host);
 }
 
 #[test]
@@ -79,6 +86,7 @@ fn machine_code_from_outside_is_refused_whatever_it_is_called() {
     let bytes = fs::read(kept.expect("one").expect("an entry").path()).expect("reads");
     let error = refused(&host, &bytes[32..]);
     assert!(matches!(why(&error), CompileError::Precompiled), "{error}");
+    is_sound(&host);
 }
 
 #[test]
@@ -138,6 +146,63 @@ fn compiler_that_needs_too_much_is_a_message_and_not_the_end_of_the_engine() {
         ),
         "{error}"
     );
+}
+
+#[test]
+fn compiler_that_does_not_answer_is_ended_by_the_clock() {
+    let mut options = options();
+    options.compile.program = "/bin/sh".into();
+    options.compile.arguments = ["-c", "exec sleep 1000"].map(str::to_owned).to_vec();
+    options.compile.patience_ms = 50;
+    let (store, observer) = (Arc::new(VolatileState::default()), Arc::new(Silent));
+    let host = Host::start(&options, store, observer).expect("starts");
+    // More than a pipe holds, so that writing waits as well.
+    let large = sound().pages(100).extra(&wide()).build();
+    for bytes in [sound().build(), large] {
+        let error = refused(&host, &bytes);
+        assert!(
+            matches!(
+                why(&error),
+                CompileError::Silent {
+                    patience_ms: 50,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+}
+
+/// Data of 200 KB.
+fn wide() -> String {
+    format!(r#"(data (i32.const 131072) "{}")"#, "x".repeat(200_000))
+}
+
+#[test]
+fn component_that_is_endless_in_describe_or_prepare_is_refused() {
+    let limited = |fuel, deadline_ms| {
+        let mut options = options();
+        (options.loading.fuel, options.loading.deadline_ms) = (fuel, deadline_ms);
+        let (store, observer) = (Arc::new(VolatileState::default()), Arc::new(Silent));
+        Host::start(&options, store, observer).expect("starts")
+    };
+    let (fuel, clock) = (limited(1_000_000, 60_000), limited(u64::MAX, 20));
+    for function in ["describe", "prepare"] {
+        let loops = sound().body(function, "(loop $again (br $again)) unreachable");
+        let ends = [
+            (&fuel, FailureKind::OutOfFuel),
+            (&clock, FailureKind::Deadline),
+        ];
+        for (host, kind) in ends {
+            match refused(host, &loops.build()) {
+                LoadError::Call { call, failure, .. } => {
+                    assert_eq!((call, failure.kind()), (function, kind));
+                }
+                other => panic!("{other}"),
+            }
+            is_sound(host);
+        }
+    }
 }
 
 #[test]

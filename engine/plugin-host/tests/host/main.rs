@@ -9,4 +9,5 @@ mod fault;
 mod hook;
 mod load;
 mod policies;
+mod record;
 mod swap;

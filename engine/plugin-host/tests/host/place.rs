@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use brood_hooks::admission::{Facts, Item};
+use brood_hooks::admission::{Decision, Facts, Item, decide};
 use brood_hooks::{Admission, ForkRequest, HookName, Id128, Now, Origin, Principal, Resources};
 use brood_plugin_host::{
-    Asked, Binding, CompileOptions, Host, HostOptions, Plugin, Silent, VolatileState,
+    Asked, Binding, CompileOptions, Host, HostOptions, Plugin, Silent, VolatileState, block_on,
+    hear_all,
 };
 use brood_policy::{BindingSpec, Grants, Import, LogLevel, PluginSpec, StateOptions};
 use serde_json::{Value, json};
+
+use crate::component::Component;
 
 /// The instant of all calls.
 pub(crate) const NOW: Now = Now::from_unix_nanos(1_700_000_000_000_000_000);
@@ -97,4 +100,27 @@ pub(crate) fn bind(host: &Host, bytes: &[u8], change: impl FnOnce(&mut BindingSp
     change(&mut binding);
     let binding = host.bind(binding, &plugin, None).expect("binds");
     Bound { plugin, binding }
+}
+
+/// What becomes of the one request when these bindings are asked.
+pub(crate) fn decision_of(bindings: &[Arc<Binding<Admission>>]) -> Decision {
+    let asked = ask();
+    let said = block_on(hear_all(bindings, NOW, asked.clone()));
+    let mut decisions = decide(asked.ask(), &said);
+    assert_eq!(decisions.len(), 1);
+    decisions.remove(0)
+}
+
+/// The same of one binding.
+pub(crate) fn decision(bound: &Bound) -> Decision {
+    decision_of(std::slice::from_ref(&bound.binding))
+}
+
+/// The host still answers, whatever has just happened in it.
+pub(crate) fn is_sound(host: &Host) {
+    let bytes = Component::new("admission-policy")
+        .answer("review", admit(2))
+        .build();
+    let bound = bind(host, &bytes, |_| ());
+    assert!(bound.binding.call_here(NOW, &ask()).is_ok());
 }

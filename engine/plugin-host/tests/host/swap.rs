@@ -3,17 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use brood_hooks::admission::{Decision, Verdict, decide};
+use brood_hooks::admission::{Decision, Verdict};
 use brood_hooks::{Ceiling, HookName, Now};
 use brood_plugin_host::{
     Fallback, Host, Silent, StateChange, StateEntry, StateStore, StateStoreError, VolatileState,
-    block_on, hear_all,
+    block_on,
 };
 use brood_policy::{BindingSpec, Mode, OnFailure, Reuse};
 use serde_json::json;
 
 use crate::component::Component;
-use crate::place::{Bound, NOW, admit, ask, bind, denial, host, options, spec};
+use crate::place::{Bound, NOW, admit, ask, bind, decision, denial, host, options, spec};
 
 fn admits(count: u32) -> Vec<u8> {
     Component::new("admission-policy")
@@ -100,16 +100,6 @@ fn denies() -> Vec<u8> {
         .build()
 }
 
-fn decision(bound: &Bound) -> Option<Decision> {
-    let asked = ask();
-    let said = block_on(hear_all(
-        std::slice::from_ref(&bound.binding),
-        NOW,
-        asked.clone(),
-    ));
-    decide(asked.ask(), &said).pop()
-}
-
 fn mode(mode: Mode) -> impl FnOnce(&mut BindingSpec) {
     move |binding| binding.mode = mode
 }
@@ -119,10 +109,10 @@ fn mode_decides_who_hears_a_refusal() {
     let host = host();
     let enforced = decision(&bind(&host, &denies(), mode(Mode::Enforce)));
     assert!(
-        matches!(enforced, Some(Decision::Denied { denial, .. }) if denial.message == "no more today")
+        matches!(enforced, Decision::Denied { denial, .. } if denial.message == "no more today")
     );
     let warned = decision(&bind(&host, &denies(), mode(Mode::Warn)));
-    let Some(Decision::Admitted(admitted)) = warned else {
+    let Decision::Admitted(admitted) = warned else {
         panic!("{warned:?}")
     };
     assert_eq!(
@@ -130,7 +120,7 @@ fn mode_decides_who_hears_a_refusal() {
         ["admission/test would deny: no more today"]
     );
     let off = bind(&host, &denies(), mode(Mode::Off));
-    let Some(Decision::Admitted(admitted)) = decision(&off) else {
+    let Decision::Admitted(admitted) = decision(&off) else {
         panic!()
     };
     assert!(admitted.warnings.is_empty());
@@ -154,7 +144,7 @@ fn fallback_answers_when_the_component_cannot() {
         .bind(binding, &plugin, Some(Fallback::Builtin(Arc::new(ceiling))))
         .expect("binds");
     let bound = Bound { plugin, binding };
-    let Some(Decision::Admitted(admitted)) = decision(&bound) else {
+    let Decision::Admitted(admitted) = decision(&bound) else {
         panic!()
     };
     assert_eq!(admitted.count, 4);
@@ -261,7 +251,7 @@ fn answer_whose_state_cannot_be_committed_is_no_answer() {
     let host = Host::start(&options(), Arc::new(Full), Arc::new(Silent)).expect("starts");
     let bound = bind(&host, &counts("$ANSWER"), |_| ());
     let decided = decision(&bound);
-    let Some(Decision::Denied { denial, .. }) = decided else {
+    let Decision::Denied { denial, .. } = decided else {
         panic!("{decided:?}")
     };
     assert!(
