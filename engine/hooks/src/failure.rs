@@ -131,6 +131,15 @@ pub enum Heard<A> {
     Failed(Failure),
 }
 
+/// What a call used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// Time, nanoseconds, instance and all.
+    pub took_nanos: u64,
+    /// Fuel, in units of wasmtime.
+    pub fuel: u64,
+}
+
 /// One binding's part in a decision.
 pub struct Said<H: Hook> {
     /// The binding, for messages.
@@ -141,6 +150,10 @@ pub struct Said<H: Hook> {
     pub weight: u32,
     /// What it said.
     pub heard: Heard<H::Answer>,
+    /// Why its own component did not answer, where its fallback did.
+    pub instead_of: Option<Failure>,
+    /// What its call used; none of a decider of the engine, and of a call that never began.
+    pub spent: Option<Spent>,
 }
 
 impl<H: Hook> fmt::Debug for Said<H> {
@@ -150,6 +163,8 @@ impl<H: Hook> fmt::Debug for Said<H> {
             .field("plugin", &self.plugin)
             .field("weight", &self.weight)
             .field("heard", &self.heard)
+            .field("instead_of", &self.instead_of)
+            .field("spent", &self.spent)
             .finish()
     }
 }
@@ -161,6 +176,8 @@ impl<H: Hook> Clone for Said<H> {
             plugin: self.plugin.clone(),
             weight: self.weight,
             heard: self.heard.clone(),
+            instead_of: self.instead_of.clone(),
+            spent: self.spent,
         }
     }
 }

@@ -87,6 +87,8 @@ fn said(binding: &str, heard: Heard<Vec<Verdict>>) -> Said<Admission> {
         plugin: binding.into(),
         weight: 1,
         heard,
+        instead_of: None,
+        spent: None,
     }
 }
 
@@ -270,6 +272,8 @@ fn placement_never_exceeds_bids_room_or_what_is_wanted_and_places_all_or_says_so
                 plugin: binding.into(),
                 weight: 3,
                 heard,
+                instead_of: None,
+                spent: None,
             });
         }
         let ranks = rank(&question, &answers).expect("none is required and failed");
@@ -323,6 +327,8 @@ fn planned(binding: &str, plan: Plan) -> Said<Mutation> {
         plugin: binding.into(),
         weight: 1,
         heard,
+        instead_of: None,
+        spent: None,
     }
 }
 
@@ -441,6 +447,8 @@ fn hostname_that_passes_the_check_is_right_for_every_daughter() {
             plugin: "a".into(),
             weight: 1,
             heard,
+            instead_of: None,
+            spent: None,
         };
         let planned = combine(&brief(), &[said]).expect("one plan");
         for index in 0..6 {

@@ -3,10 +3,10 @@
 //! Invariant: every call is checked, counted and recorded, and its state committed, before anybody hears its answer; a
 //! shadow is heard by nobody and commits nothing.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use brood_hooks::{Checked, Decide, Failure, Heard, HookName, Now, Said, check};
+use brood_hooks::{Checked, Decide, Failure, Heard, HookName, Now, Said, Spent, check};
 use brood_policy::{BindingSpec, Mode, OnFailure, Reuse};
 
 use crate::breaker::Breaker;
@@ -66,6 +66,13 @@ impl<H: BindableHook> Asked<H> {
 
 type Answered<H> = Result<Checked<<H as brood_hooks::Hook>::Answer>, Failure>;
 
+/// A call that has begun.
+pub(crate) struct Launched<H: BindableHook> {
+    pending: Pending<Answered<H>>,
+    /// There before the answer is, if the component was called at all.
+    spent: Arc<OnceLock<Spent>>,
+}
+
 /// A plugin at a hook.
 pub struct Binding<H: BindableHook> {
     spec: BindingSpec,
@@ -123,10 +130,19 @@ impl<H: BindableHook> Binding<H> {
 
     /// Starts a call on a policy thread. The answer is `None` if the host ended meanwhile.
     pub fn start(self: &Arc<Self>, now: Now, asked: &Arc<Asked<H>>) -> Pending<Answered<H>> {
+        self.launch(now, asked).pending
+    }
+
+    fn launch(self: &Arc<Self>, now: Now, asked: &Arc<Asked<H>>) -> Launched<H> {
         let (reply, pending) = pending();
+        let spent = Arc::new(OnceLock::new());
+        let launched = Launched {
+            pending,
+            spent: Arc::clone(&spent),
+        };
         if let Err(failure) = self.admit(now) {
             reply.send(Err(failure));
-            return pending;
+            return launched;
         }
         let version = self.plugin.current();
         let lane = Arc::clone(self.lane_of(&version));
@@ -134,7 +150,8 @@ impl<H: BindableHook> Binding<H> {
         let (slot, taken) = (Arc::new(Mutex::new(Some(reply))), Arc::clone(self));
         let own = Arc::clone(&slot);
         let job = Box::new(move || {
-            let answered = binding.run(now, &asked, &version);
+            let (answered, used) = binding.run(now, &asked, &version);
+            spent.get_or_init(|| used);
             let reply = own.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(reply) = reply {
                 reply.send(answered);
@@ -147,7 +164,7 @@ impl<H: BindableHook> Binding<H> {
                 reply.send(Err(failure));
             }
         }
-        pending
+        launched
     }
 
     /// Calls the component on this very thread, which is the caller's to block: policy threads, tools, benches.
@@ -158,28 +175,24 @@ impl<H: BindableHook> Binding<H> {
             Ok(place) => place,
             Err(full) => return Err(self.overloaded(now, &full)),
         };
-        self.run(now, asked, &version)
+        self.run(now, asked, &version).0
     }
 
     /// What the combination hears of this binding; `None` of one that is off or a shadow.
     pub async fn hear(self: &Arc<Self>, now: Now, asked: &Arc<Asked<H>>) -> Option<Said<H>> {
-        let pending = self.begin(now, asked)?;
-        Some(self.said(now, asked, pending.await).await)
+        let launched = self.begin(now, asked)?;
+        Some(self.said(now, asked, launched).await)
     }
 
     /// Starts the call, and waits for it only if the mode says that it is heard.
-    pub(crate) fn begin(
-        self: &Arc<Self>,
-        now: Now,
-        asked: &Arc<Asked<H>>,
-    ) -> Option<Pending<Answered<H>>> {
+    pub(crate) fn begin(self: &Arc<Self>, now: Now, asked: &Arc<Asked<H>>) -> Option<Launched<H>> {
         match self.spec.mode {
             Mode::Off => None,
             Mode::Shadow => {
                 drop(self.start(now, asked));
                 None
             }
-            Mode::Warn | Mode::Enforce => Some(self.start(now, asked)),
+            Mode::Warn | Mode::Enforce => Some(self.launch(now, asked)),
         }
     }
 
@@ -188,9 +201,10 @@ impl<H: BindableHook> Binding<H> {
         &self,
         now: Now,
         asked: &Arc<Asked<H>>,
-        answered: Option<Answered<H>>,
+        launched: Launched<H>,
     ) -> Said<H> {
-        let answered = answered.unwrap_or_else(|| Err(ended()));
+        let answered = launched.pending.await.unwrap_or_else(|| Err(ended()));
+        let mut instead_of = None;
         let heard = match (answered, &self.spec.on_failure) {
             (Ok(answer), _) => self.counted(answer),
             (Err(failure), OnFailure::Open) => {
@@ -201,7 +215,10 @@ impl<H: BindableHook> Binding<H> {
             (Err(failure), OnFailure::Fallback(_)) => {
                 self.counters.lock().fell_back += 1;
                 match self.fall_back(now, asked).await {
-                    Some(Ok(answer)) => self.counted(answer),
+                    Some(Ok(answer)) => {
+                        instead_of = Some(failure);
+                        self.counted(answer)
+                    }
                     Some(Err(_)) | None => self.failed(failure),
                 }
             }
@@ -211,6 +228,8 @@ impl<H: BindableHook> Binding<H> {
             plugin: self.spec.plugin.clone(),
             weight: self.spec.weight,
             heard,
+            instead_of,
+            spent: launched.spent.get().copied(),
         }
     }
 
@@ -274,7 +293,12 @@ impl<H: BindableHook> Binding<H> {
     }
 
     /// The call itself.
-    fn run(&self, now: Now, asked: &Asked<H>, version: &Arc<PluginVersion>) -> Answered<H> {
+    fn run(
+        &self,
+        now: Now,
+        asked: &Asked<H>,
+        version: &Arc<PluginVersion>,
+    ) -> (Answered<H>, Spent) {
         let began = Instant::now();
         let live = self.take_warm(version);
         let warm = live.is_some();
@@ -351,7 +375,8 @@ impl<H: BindableHook> Binding<H> {
         if let (Some(live), true) = (live, answered.is_ok()) {
             self.keep_warm(version, live);
         }
-        answered
+        let fuel = fuel_used;
+        (answered, Spent { took_nanos, fuel })
     }
 
     /// Tells breaker, counters and observer.
@@ -440,10 +465,9 @@ pub fn hear_all<H: BindableHook>(
         .collect();
     async move {
         let mut said = Vec::with_capacity(begun.len());
-        for (binding, pending) in begun {
-            if let Some(pending) = pending {
-                let answered = pending.await;
-                said.push(binding.said(now, &asked, answered).await);
+        for (binding, launched) in begun {
+            if let Some(launched) = launched {
+                said.push(binding.said(now, &asked, launched).await);
             }
         }
         said
