@@ -1,5 +1,6 @@
-//! The `brood` command: guest files, the demo, the doctor.
+//! The `brood` command: guest files, the demo, the doctor, plugins.
 
 pub mod demo;
 pub mod doctor;
 pub mod files;
+pub mod plugin;
