@@ -131,6 +131,15 @@ pub enum Heard<A> {
     Failed(Failure),
 }
 
+/// What a call used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// Time, nanoseconds, instance and all.
+    pub took_nanos: u64,
+    /// Fuel, in units of wasmtime.
+    pub fuel: u64,
+}
+
 /// One binding's part in a decision.
 pub struct Said<H: Hook> {
     /// The binding, for messages.
@@ -143,6 +152,8 @@ pub struct Said<H: Hook> {
     pub heard: Heard<H::Answer>,
     /// Why its component gave no answer, where what was heard is the answer of its fallback.
     pub stands_in: Option<Failure>,
+    /// What its call used; none of a decider of the engine, and of a call that never began.
+    pub spent: Option<Spent>,
 }
 
 impl<H: Hook> Said<H> {
@@ -169,6 +180,7 @@ impl<H: Hook> fmt::Debug for Said<H> {
             .field("weight", &self.weight)
             .field("heard", &self.heard)
             .field("stands_in", &self.stands_in)
+            .field("spent", &self.spent)
             .finish()
     }
 }
@@ -181,6 +193,7 @@ impl<H: Hook> Clone for Said<H> {
             weight: self.weight,
             heard: self.heard.clone(),
             stands_in: self.stands_in.clone(),
+            spent: self.spent,
         }
     }
 }

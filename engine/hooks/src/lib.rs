@@ -26,7 +26,7 @@ pub use check::{Checked, Flaw, Malformed, check};
 pub use decide::{
     Admission, Billing, Decide, Hook, HookName, Mutation, Now, ParseHookNameError, Placement,
 };
-pub use failure::{Failure, FailureKind, Heard, Said};
+pub use failure::{Failure, FailureKind, Heard, Said, Spent};
 pub use panel::{Alone, Hearing, Panel};
 pub use template::{Daughter, Placeholder, Template};
 pub use value::{

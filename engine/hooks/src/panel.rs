@@ -16,6 +16,11 @@ pub type Hearing<'a, H> = Pin<Box<dyn Future<Output = Vec<Said<H>>> + Send + 'a>
 pub trait Panel<H: Hook>: Send + Sync {
     /// Begins at once; the future only waits.
     fn hear(&self, now: Now, ask: H::Ask) -> Hearing<'_, H>;
+
+    /// Bindings that are asked each time and heard by nobody: name, plugin.
+    fn shadows(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
 }
 
 /// A panel of one decider of the engine, enforced and failing closed.
@@ -32,6 +37,7 @@ impl<H: Hook, D: Decide<H>> Panel<H> for Alone<D> {
             weight: 1,
             heard: answered.map_or_else(Heard::Failed, Heard::Enforced),
             stands_in: None,
+            spent: None,
         };
         Box::pin(std::future::ready(vec![said]))
     }

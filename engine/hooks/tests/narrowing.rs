@@ -88,6 +88,7 @@ fn said(binding: &str, heard: Heard<Vec<Verdict>>) -> Said<Admission> {
         weight: 1,
         heard,
         stands_in: None,
+        spent: None,
     }
 }
 
@@ -268,6 +269,7 @@ fn placement_never_exceeds_bids_room_or_what_is_wanted_and_places_all_or_says_so
             let heard = Heard::Enforced(checked);
             answers.push(Said::<Placement> {
                 stands_in: None,
+                spent: None,
                 binding: binding.into(),
                 plugin: binding.into(),
                 weight: 3,
@@ -326,6 +328,7 @@ fn planned(binding: &str, plan: Plan) -> Said<Mutation> {
         weight: 1,
         heard,
         stands_in: None,
+        spent: None,
     }
 }
 
@@ -441,6 +444,7 @@ fn hostname_that_passes_the_check_is_right_for_every_daughter() {
         let heard = Heard::Enforced(checked);
         let said = Said::<Mutation> {
             stands_in: None,
+            spent: None,
             binding: "a".into(),
             plugin: "a".into(),
             weight: 1,

@@ -10,7 +10,7 @@ mod shadow;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use brood_hooks::{Checked, Decide, Failure, HookName, Now, check};
+use brood_hooks::{Checked, Decide, Failure, HookName, Now, Spent, check};
 use brood_policy::{BindingSpec, Mode};
 
 use self::run::Commit;
@@ -130,7 +130,7 @@ impl<H: BindableHook> Binding<H> {
     /// Starts a call on a policy thread. The answer is `None` if the host ended meanwhile.
     pub fn start(self: &Arc<Self>, now: Now, asked: &Arc<Asked<H>>) -> Pending<Answered<H>> {
         let (reply, pending) = pending();
-        self.launch(now, asked, move |answered| reply.send(answered));
+        self.launch(now, asked, move |answered, _| reply.send(answered));
         pending
     }
 
@@ -143,27 +143,30 @@ impl<H: BindableHook> Binding<H> {
         let (reply, pending) = pending();
         let own = Arc::clone(self);
         let job = move |version: Arc<PluginVersion>, asked: &Asked<H>, place| {
-            let (answered, state) = own.run(now, asked, &version, Commit::ByCaller);
+            let (answered, state, _) = own.run(now, asked, &version, Commit::ByCaller);
             answered.map(|answer| Draft::new(answer, state, &own.plugin, place))
         };
         self.enqueue(now, asked, job, move |draft| reply.send(draft));
         pending
     }
 
-    /// Runs a call on a policy thread, and then what is to happen with its answer.
+    /// Runs a call on a policy thread, and then what is to happen with its answer and what it used.
     pub(crate) fn launch(
         self: &Arc<Self>,
         now: Now,
         asked: &Arc<Asked<H>>,
-        then: impl FnOnce(Answered<H>) + Send + 'static,
+        then: impl FnOnce(Answered<H>, Option<Spent>) + Send + 'static,
     ) {
         let own = Arc::clone(self);
         let job = move |version: Arc<PluginVersion>, asked: &Asked<H>, place| {
-            let (answered, _) = own.run(now, asked, &version, Commit::WithCall);
+            let (answered, _, spent) = own.run(now, asked, &version, Commit::WithCall);
             drop::<Leaves>(place);
-            answered
+            Ok((answered, spent))
         };
-        self.enqueue(now, asked, job, then);
+        self.enqueue(now, asked, job, |ran| match ran {
+            Ok((answered, spent)) => then(answered, Some(spent)),
+            Err(failure) => then(Err(failure), None),
+        });
     }
 
     fn enqueue<T: Send + 'static>(

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use brood_hooks::{Admission, Billing, Decide, Hearing, HookName, Mutation, Now, Panel, Placement};
-use brood_policy::{BindingSpec, OnFailure, PluginSpec, PolicySet};
+use brood_policy::{BindingSpec, Mode, OnFailure, PluginSpec, PolicySet};
 
 use crate::binding::{Asked, Binding, Fallback, hear_all};
 use crate::host::{AddError, BindError, BindableHook, Host};
@@ -29,6 +29,14 @@ impl<H: BindableHook> Bindings<H> {
 impl<H: BindableHook> Panel<H> for Bindings<H> {
     fn hear(&self, now: Now, ask: H::Ask) -> Hearing<'_, H> {
         Box::pin(hear_all(&self.0, now, Asked::new(ask)))
+    }
+
+    fn shadows(&self) -> Vec<(String, String)> {
+        let shadows = self.iter().map(|binding| binding.spec());
+        let shadows = shadows.filter(|spec| spec.mode == Mode::Shadow);
+        shadows
+            .map(|spec| (spec.name(), spec.plugin.clone()))
+            .collect()
     }
 }
 

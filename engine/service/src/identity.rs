@@ -3,6 +3,7 @@
 use brood_agent_proto::{BootId, ForkToken, Seed};
 use brood_units::MachineId;
 use rustix::rand::{GetRandomFlags, getrandom};
+use sha2::{Digest, Sha512};
 
 /// A new machine id.
 ///
@@ -31,12 +32,19 @@ pub fn fork_token() -> anyhow::Result<ForkToken> {
     Ok(ForkToken(random()?))
 }
 
-/// Randomness for one daughter's kernel.
+/// Randomness for one daughter's kernel. What is in `context` is added to it, and cannot take away from it: bytes that
+/// nobody knows stay so, whatever they are combined with by exclusive or.
 ///
 /// # Errors
 /// The host's generator fails.
-pub fn seed() -> anyhow::Result<Seed> {
-    Ok(Seed::new(random()?))
+pub fn seed(context: &[u8]) -> anyhow::Result<Seed> {
+    let mut bytes: [u8; 64] = random()?;
+    if !context.is_empty() {
+        for (byte, added) in bytes.iter_mut().zip(Sha512::digest(context)) {
+            *byte ^= added;
+        }
+    }
+    Ok(Seed::new(bytes))
 }
 
 fn random<const N: usize>() -> anyhow::Result<[u8; N]> {

@@ -2,9 +2,15 @@
 //!
 //! Invariant: this crate decides through `brood-hooks` and acts through `brood-cell`; it sees neither Wasm nor HTTP.
 
+pub mod ask;
+pub mod decision;
 pub mod files;
 pub mod fork;
+pub mod hold;
 pub mod host;
 pub mod identity;
 pub mod machine;
+pub mod node;
+pub mod path;
 pub mod process;
+pub mod usage;

@@ -5,13 +5,16 @@
 
 use std::sync::Arc;
 
-use brood_hooks::{Checked, Decide, Failure, Heard, Now, Said};
+use brood_hooks::{Checked, Decide, Failure, Heard, Now, Said, Spent};
 use brood_policy::{Mode, OnFailure};
 
 use super::shadow::Comparison;
 use super::{Answered, Asked, Binding, Fallback, ended};
 use crate::host::BindableHook;
-use crate::pending::{Pending, block_on};
+use crate::pending::{Pending, block_on, pending};
+
+/// What a call answered, and what it used if it began.
+type Ran<H> = (Answered<H>, Option<Spent>);
 
 impl<H: BindableHook> Binding<H> {
     /// Starts the call, if the mode says that it is heard.
@@ -19,11 +22,17 @@ impl<H: BindableHook> Binding<H> {
         self: &Arc<Self>,
         now: Now,
         asked: &Arc<Asked<H>>,
-    ) -> Option<Pending<Answered<H>>> {
+    ) -> Option<Pending<Ran<H>>> {
         match self.spec.mode {
             // A shadow is asked where it can be compared, by `hear_all`.
             Mode::Off | Mode::Shadow => None,
-            Mode::Warn | Mode::Enforce => Some(self.start(now, asked)),
+            Mode::Warn | Mode::Enforce => {
+                let (reply, pending) = pending();
+                self.launch(now, asked, move |answered, spent| {
+                    reply.send((answered, spent));
+                });
+                Some(pending)
+            }
         }
     }
 
@@ -32,9 +41,9 @@ impl<H: BindableHook> Binding<H> {
         &self,
         now: Now,
         asked: &Arc<Asked<H>>,
-        answered: Option<Answered<H>>,
+        ran: Option<Ran<H>>,
     ) -> Said<H> {
-        let answered = answered.unwrap_or_else(|| Err(ended()));
+        let (answered, spent) = ran.unwrap_or_else(|| (Err(ended()), None));
         let mut stands_in = None;
         let heard = match (answered, &self.spec.on_failure) {
             (Ok(answer), _) => self.counted(answer),
@@ -60,6 +69,7 @@ impl<H: BindableHook> Binding<H> {
             weight: self.spec.weight,
             heard,
             stands_in,
+            spent,
         }
     }
 
@@ -120,8 +130,8 @@ pub fn hear_all<H: BindableHook>(
         let mut said = Vec::with_capacity(begun.len());
         for (binding, pending) in begun {
             if let Some(pending) = pending {
-                let answered = pending.await;
-                said.push(binding.said(now, &asked, answered).await);
+                let ran = pending.await;
+                said.push(binding.said(now, &asked, ran).await);
             }
         }
         for shadow in shadows {

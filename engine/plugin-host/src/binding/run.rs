@@ -5,7 +5,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use brood_hooks::{Failure, Now};
+use brood_hooks::{Failure, Now, Spent};
 use brood_policy::{Mode, Reuse};
 
 use super::{About, Answered, Asked, Binding};
@@ -32,7 +32,7 @@ impl<H: BindableHook> Binding<H> {
         asked: &Asked<H>,
         version: &Arc<PluginVersion>,
         commit: Commit,
-    ) -> (Answered<H>, Vec<StateChange>) {
+    ) -> (Answered<H>, Vec<StateChange>, Spent) {
         let began = Instant::now();
         let live = self.take_warm(version);
         let warm = live.is_some();
@@ -98,7 +98,11 @@ impl<H: BindableHook> Binding<H> {
         if let (Some(live), true) = (live, answered.is_ok()) {
             self.keep_warm(version, live);
         }
-        (answered, left)
+        let spent = Spent {
+            took_nanos,
+            fuel: fuel_used,
+        };
+        (answered, left, spent)
     }
 
     /// What the call begins with.

@@ -33,7 +33,7 @@ impl<H: BindableHook> Comparison<H> {
             stage: Mutex::new(Stage::Neither),
         });
         let own = Arc::clone(&comparison);
-        binding.launch(now, asked, move |answered| {
+        binding.launch(now, asked, move |answered, _| {
             if let Ok(answer) = answered
                 && let Stage::Decided(said) = own.put(Stage::Answered(answer.clone()))
             {
@@ -65,6 +65,7 @@ impl<H: BindableHook> Comparison<H> {
             weight: spec.weight,
             heard: Heard::Enforced(answer),
             stands_in: None,
+            spent: None,
         };
         let agrees = H::agrees(self.asked.ask(), said, &shadow);
         let mut counters = self.binding.counters.lock();

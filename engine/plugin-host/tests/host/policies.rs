@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::{Arc, Mutex};
 
 use brood_hooks::admission::{Decision, decide};
-use brood_hooks::{Admission, Alone, Ceiling, Panel};
+use brood_hooks::{Admission, Alone, Ceiling, Failure, FailureKind, Panel};
 use brood_plugin_host::{
     About, Builtins, Host, LogLine, MetricPoint, Observer, Policies, VolatileState, block_on,
 };
@@ -68,6 +68,22 @@ fn bindings_of_a_file_decide_together_and_the_engines_own_panel_stands_in_for_th
         admitted.holds.len(),
         1,
         "of the ceiling that the first fell back to"
+    );
+    let said = block_on(policies.admission.hear(NOW, ask().ask().clone()));
+    let kinds: Vec<_> = said
+        .iter()
+        .map(|one| one.stands_in.as_ref().map(Failure::kind))
+        .collect();
+    assert_eq!(
+        kinds,
+        [Some(FailureKind::Trap), None],
+        "who fell back, and why"
+    );
+    let spent = said.iter().map(|one| one.spent.expect("it was called"));
+    assert!(
+        spent
+            .into_iter()
+            .all(|spent| spent.took_nanos > 0 && spent.fuel > 0)
     );
 
     let refuses = json!({ "ok": [{ "deny": denial("closed for the night") }] });

@@ -98,21 +98,26 @@ impl Introduction<'_> {
     /// Who she shall be; nothing of it was ever used before.
     fn spec(&self) -> anyhow::Result<StampSpec> {
         let IdentitySpec {
+            id,
             hostname,
             env,
             files,
             commands,
+            entropy,
             read_frozen: _,
         } = self.identity;
         let mut spec = StampSpec {
-            machine_id: identity::machine_id()?,
+            machine_id: match id {
+                Some(id) => *id,
+                None => identity::machine_id()?,
+            },
             mother: Some(self.mother),
             generation: self.generation,
             fork_index: self.index,
             hostname: hostname.clone(),
             wall_clock_ns: 0,
             host_monotonic_ns: 0,
-            seed: identity::seed()?,
+            seed: identity::seed(entropy)?,
             boot_id: identity::boot_id()?,
             env: Default::default(),
             files: files.clone(),

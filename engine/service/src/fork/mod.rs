@@ -259,7 +259,14 @@ impl Warm {
     ///
     /// # Errors
     /// Her cell is gone.
-    pub fn claim(mut self) -> anyhow::Result<Unstamped> {
+    pub fn claim(self) -> anyhow::Result<Unstamped> {
+        let index = self.unstamped.index;
+        self.claim_as(index)
+    }
+
+    /// The same, as the daughter of that index of a request.
+    pub(crate) fn claim_as(mut self, index: u32) -> anyhow::Result<Unstamped> {
+        self.unstamped.index = index;
         self.unstamped.asked = now();
         self.unstamped.cell.resume()?;
         Ok(self.unstamped)

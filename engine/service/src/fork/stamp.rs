@@ -28,6 +28,8 @@ const AT_ONCE: usize = 2;
 /// Who a daughter shall be.
 #[derive(Clone, Debug, Default)]
 pub struct IdentitySpec {
+    /// Her id; one that was never used if there is none.
+    pub id: Option<MachineId>,
     /// Her host name.
     pub hostname: String,
     /// Variables of her later exec sessions, and of the programs that run during her stamp.
@@ -36,6 +38,8 @@ pub struct IdentitySpec {
     pub files: Vec<StampFile>,
     /// Programs to run before her workload does, after the guest's own hooks. One that fails fails her stamp.
     pub commands: Vec<StampCommand>,
+    /// Mixed into the randomness that she gets in any case.
+    pub entropy: Vec<u8>,
     /// A file to read in her before her workload runs.
     pub read_frozen: Option<String>,
 }
@@ -46,7 +50,7 @@ pub struct Unstamped {
     pub(super) ticket: StampTicket,
     pub(super) mother: MachineId,
     pub(super) generation: u32,
-    pub(super) index: u32,
+    pub(crate) index: u32,
     pub(super) asked: Instant,
 }
 

@@ -122,6 +122,8 @@ const SHORT: Duration = Duration::from_secs(3);
 
 fn identity() -> IdentitySpec {
     IdentitySpec {
+        id: None,
+        entropy: Vec::new(),
         hostname: "d7".to_owned(),
         env: vec![("NAME".to_owned(), "it's\nme".to_owned())],
         files: vec![StampFile {

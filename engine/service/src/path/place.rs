@@ -1,0 +1,117 @@
+//! Placement: which of the places that have room the daughters go to.
+//!
+//! Invariant: policies rank what the engine offers and add nothing to it. Fewer places than daughters lower the count, but
+//! not below what the caller takes.
+
+use brood_hooks::placement::{Candidate, Column, PlacementError, Question, Ranks, Run, fill, rank};
+use brood_hooks::{Labels, Placement, Span};
+
+use super::{Admitted, Course, Panels, Stopped};
+use crate::decision::decisions;
+
+/// One place that the engine offers.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// It, as policies see it; its label set is made from `labels`.
+    pub candidate: Candidate,
+    /// How many daughters of this request fit.
+    pub room: u32,
+    /// Its labels.
+    pub labels: Labels,
+}
+
+/// A request whose daughters have their places.
+#[derive(Debug)]
+#[must_use = "units are held for it"]
+pub struct Placed {
+    pub(super) course: Course,
+    pub(super) runs: Vec<brood_hooks::mutation::PlacedRun>,
+}
+
+impl Admitted {
+    /// Asks every placement policy, in one call each. A live fork and a checkpoint have one node: the mother's.
+    ///
+    /// # Errors
+    /// A required policy failed, or fewer find a place than the caller takes.
+    pub async fn place(self, panels: &Panels, nodes: Vec<Node>) -> Result<Placed, Stopped> {
+        let mut course = self.course;
+        let mut question = question(&course, &nodes);
+        let room: Vec<u32> = nodes.iter().map(|node| node.room).collect();
+        let panel = panels.placement.as_ref();
+        let said = panel.hear(course.now, question.clone()).await;
+        course
+            .decisions
+            .extend(decisions::<Placement>(panel, &said));
+        let placed = rank(&question, &said).and_then(|ranks| {
+            course.warnings.extend(ranks.warnings.iter().cloned());
+            let count = fitting(&ranks, &room).min(question.wanted.count);
+            if count < course.request.min_count {
+                course.warnings.extend(rejections(&ranks));
+                let wanted = question.wanted.count;
+                let unplaced = wanted - count;
+                return Err(PlacementError::NoRoom { unplaced, wanted });
+            }
+            if count < question.wanted.count {
+                let wanted = question.wanted.count;
+                course
+                    .warnings
+                    .push(format!("{count} of {wanted} daughters: no place for more"));
+            }
+            question.wanted.count = count;
+            fill(&question, &ranks, &room)
+        });
+        match placed {
+            Ok(runs) => {
+                course.request.count = question.wanted.count;
+                let runs = runs.iter().map(|run| placed_run(run, &nodes)).collect();
+                Ok(Placed { course, runs })
+            }
+            Err(error) => Err(course.stopped(error)),
+        }
+    }
+}
+
+fn question(course: &Course, nodes: &[Node]) -> Question {
+    let candidates = nodes.iter().zip(0..).map(|(node, labelset)| Candidate {
+        labelset,
+        ..node.candidate.clone()
+    });
+    Question {
+        request: course.request.clone(),
+        wanted: Span {
+            first: 0,
+            count: course.request.count,
+        },
+        candidates: candidates.collect(),
+        columns: vec![Column {
+            name: "brood.room".to_owned(),
+            values: nodes.iter().map(|node| node.room.into()).collect(),
+        }],
+        labelsets: nodes.iter().map(|node| node.labels.clone()).collect(),
+    }
+}
+
+/// How many daughters all usable places take together.
+fn fitting(ranks: &Ranks, room: &[u32]) -> u32 {
+    let each = ranks.usable.iter().map(|ranked| {
+        let room = room.get(ranked.candidate).copied().unwrap_or(0);
+        room.min(ranked.at_most)
+    });
+    each.fold(0, u32::saturating_add)
+}
+
+fn rejections(ranks: &Ranks) -> impl Iterator<Item = String> {
+    let words = ranks.rejected.iter();
+    words.map(|(candidate, reason)| format!("place {candidate} is out: {reason}"))
+}
+
+fn placed_run(run: &Run, nodes: &[Node]) -> brood_hooks::mutation::PlacedRun {
+    let (node, numa) = nodes
+        .get(run.candidate)
+        .map_or((0, 0), |node| (node.candidate.node, node.candidate.numa));
+    brood_hooks::mutation::PlacedRun {
+        daughters: run.daughters,
+        node,
+        numa,
+    }
+}

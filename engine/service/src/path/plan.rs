@@ -1,0 +1,210 @@
+//! The mutation plan, expanded into a stamp for each daughter before any of them exists.
+//!
+//! Invariant: every stamp is complete and checked before the fork, for all daughters or for none. The caller's variables
+//! and files come first and policy wins. What a plan asks and a stamp cannot do fails the fork: to skip it would loosen
+//! what the policy asked for.
+
+use std::collections::BTreeMap;
+
+use brood_agent_proto::fork::StampFile;
+use brood_agent_proto::frame::MAX_FRAME;
+use brood_hooks::mutation::{Brief, DaughterPlan, Network, PlacedRun, Planned, combine};
+use brood_hooks::{Daughter, Id128, Mutation, Resources, Span};
+use brood_units::MachineId;
+
+use super::{Course, Panels, Placed, Stopped, Why};
+use crate::decision::decisions;
+use crate::fork::IdentitySpec;
+
+/// Longest host name that Linux takes, bytes (HOST_NAME_MAX, hostname(7)).
+const LONGEST_HOSTNAME: usize = 64;
+/// Most bytes of one stamp's variables and files: it travels in one frame, with its other fields.
+const MOST_BYTES: usize = MAX_FRAME - 16 * 1024;
+
+/// What one daughter will be.
+#[derive(Clone, Debug)]
+pub struct Stamp {
+    /// Her id.
+    pub id: MachineId,
+    /// What her agent is told.
+    pub identity: IdentitySpec,
+    /// What she may use.
+    pub shape: Resources,
+    /// How long she lives, milliseconds.
+    pub ttl_ms: Option<u64>,
+    /// Her labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A request with a stamp for each of its daughters.
+#[derive(Debug)]
+#[must_use = "units are held for it"]
+pub struct Stamps {
+    pub(super) course: Course,
+    pub(super) stamps: Vec<Stamp>,
+}
+
+impl Placed {
+    /// Asks every mutation policy, in one call each, and expands what they plan. Daughter `i` gets the id `first_id + i`.
+    ///
+    /// # Errors
+    /// A policy refuses or fails, two of them disagree, or some daughter's stamp cannot be made.
+    pub async fn plan(self, panels: &Panels, first_id: MachineId) -> Result<Stamps, Stopped> {
+        let Self { mut course, runs } = self;
+        let first_id = Id128::from(first_id);
+        let brief = Brief {
+            request: course.request.clone(),
+            daughters: Span {
+                first: 0,
+                count: course.request.count,
+            },
+            first_id,
+            placed: runs,
+        };
+        let panel = panels.mutation.as_ref();
+        let said = panel.hear(course.now, brief.clone()).await;
+        course.decisions.extend(decisions::<Mutation>(panel, &said));
+        let planned = match combine(&brief, &said) {
+            Ok(planned) => planned,
+            Err(error) => return Err(course.stopped(error)),
+        };
+        course.warnings.extend(planned.warnings.iter().cloned());
+        match stamps(&course, &brief, &planned) {
+            Ok(stamps) => Ok(Stamps { course, stamps }),
+            Err(why) => Err(course.stopped(why)),
+        }
+    }
+}
+
+impl Stamps {
+    /// Each daughter's, in order.
+    pub fn stamps(&self) -> &[Stamp] {
+        &self.stamps
+    }
+}
+
+fn stamps(course: &Course, brief: &Brief, planned: &Planned) -> Result<Vec<Stamp>, Why> {
+    let indices = 0..brief.daughters.count;
+    let each = indices.map(|index| {
+        let daughter = Daughter {
+            index,
+            id: brief.first_id.plus(index),
+            node: node_of(&brief.placed, index),
+            ip: None,
+            mac: None,
+        };
+        let flaw = |flaw: String| Why::Plan {
+            daughter: index,
+            flaw,
+        };
+        let plan = planned
+            .of(&daughter)
+            .unwrap_or_else(|| Ok(DaughterPlan::default()))
+            .map_err(|malformed| flaw(malformed.to_string()))?;
+        stamp(course, &daughter, plan).map_err(flaw)
+    });
+    each.collect()
+}
+
+fn node_of(placed: &[PlacedRun], index: u32) -> u32 {
+    let run = placed.iter().find(|run| run.daughters.contains(index));
+    run.map_or(0, |run| run.node)
+}
+
+fn stamp(course: &Course, daughter: &Daughter, plan: DaughterPlan) -> Result<Stamp, String> {
+    let request = &course.request;
+    is_possible(&plan)?;
+    let hostname = plan
+        .network
+        .hostname
+        .unwrap_or_else(|| format!("d{}", daughter.index));
+    if hostname.len() > LONGEST_HOSTNAME {
+        return Err(format!(
+            "the host name {hostname} is longer than the {LONGEST_HOSTNAME} bytes that Linux takes"
+        ));
+    }
+    let mut env = course.env.clone();
+    env.extend(plan.env);
+    let wrong = |(name, value): &(&String, &String)| {
+        name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
+    };
+    if let Some((name, _)) = env.iter().find(wrong) {
+        let name = name.escape_debug();
+        return Err(format!(
+            "'{name}' is no variable: no '=' and NUL in its name, no NUL in its value"
+        ));
+    }
+    let mut files: BTreeMap<&str, StampFile> = BTreeMap::new();
+    files.extend(
+        course
+            .files
+            .iter()
+            .map(|file| (file.path.as_str(), file.clone())),
+    );
+    for (path, (mode, bytes)) in &plan.files {
+        let file = StampFile {
+            path: path.clone(),
+            mode: *mode,
+            bytes: bytes.clone().into(),
+        };
+        files.insert(path, file);
+    }
+    let carried = env.iter().map(|(name, value)| name.len() + value.len());
+    let files_carry = files
+        .values()
+        .map(|file| file.path.len() + file.bytes.0.len());
+    let carried: usize = carried.chain(files_carry).sum();
+    if carried > MOST_BYTES {
+        return Err(format!(
+            "its variables and files are {carried} bytes together, {MOST_BYTES} at most: write large files after the fork"
+        ));
+    }
+    let mut labels: BTreeMap<_, _> = request.labels.iter().cloned().collect();
+    labels.extend(plan.labels);
+    Ok(Stamp {
+        id: daughter.id.into(),
+        identity: IdentitySpec {
+            id: Some(daughter.id.into()),
+            hostname,
+            env: env.into_iter().collect(),
+            files: files.into_values().collect(),
+            entropy: plan.entropy_context.concat(),
+            ..IdentitySpec::default()
+        },
+        shape: match plan.limits {
+            Some(limits) => request.shape.narrowest(&limits),
+            None => request.shape.clone(),
+        },
+        ttl_ms: match (request.ttl_ms, plan.ttl_ms) {
+            (Some(granted), Some(planned)) => Some(granted.min(planned)),
+            (granted, planned) => granted.or(planned),
+        },
+        labels,
+    })
+}
+
+/// Whether a stamp can do what the plan asks.
+fn is_possible(plan: &DaughterPlan) -> Result<(), String> {
+    let Network {
+        profile,
+        hostname: _,
+        egress_allow,
+        rate_kbps,
+    } = &plan.network;
+    let asks = [
+        ("a variable to be removed", !plan.unset_env.is_empty()),
+        ("a file to be removed", !plan.remove_files.is_empty()),
+        (
+            "a secret, and this engine keeps none",
+            !plan.secrets.is_empty(),
+        ),
+        (
+            "a network, and machines have none",
+            profile.is_some() || egress_allow.is_some() || rate_kbps.is_some(),
+        ),
+    ];
+    match asks.into_iter().find(|(_, asked)| *asked) {
+        Some((what, _)) => Err(format!("it asks for {what}, which a stamp cannot do")),
+        None => Ok(()),
+    }
+}
