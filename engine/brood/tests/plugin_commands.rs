@@ -11,6 +11,10 @@ const BROOD: &str = env!("CARGO_BIN_EXE_brood");
 fn brood(words: &[&str], in_directory: &Path) -> Output {
     let mut command = Command::new(BROOD);
     command.arg("plugin").args(words).current_dir(in_directory);
+    // What the scaffold depends on is compiled once, and found again by the next run.
+    if let Some(plugins) = std::env::var_os("BROOD_PLUGINS") {
+        command.env("CARGO_TARGET_DIR", Path::new(&plugins).join("scaffold"));
+    }
     command.output().expect("the program starts")
 }
 
@@ -50,15 +54,22 @@ fn from_nothing_to_a_tested_component_in_two_commands_and_a_record_of_it_replays
     }
     let place = tempfile::tempdir().expect("a directory");
     let at = place.path();
-    succeeds(&["new", "first"], at);
-    let tested = succeeds(&["test", "first", "--decisions", "records"], at);
+    let told = succeeds(&["new", "my-quota", "--hook", "admission"], at);
+    let policy = fs::read_to_string(at.join("my-quota/policy.toml")).expect("reads");
+    let (_, policy) = policy.split_once('\n').expect("a comment first");
+    let readme = include_str!("../../../README.md");
     assert!(
-        tested.contains("1 recorded calls, all as recorded"),
+        readme.contains(&told) && readme.contains(policy),
+        "{told}\n{policy}"
+    );
+    let tested = succeeds(&["test", "my-quota", "--decisions", "records"], at);
+    assert!(
+        tested.contains("recorded calls: 1, all as recorded"),
         "{tested}"
     );
-    let built = succeeds(&["build", "first", "--json"], at);
+    let built = succeeds(&["build", "my-quota", "--json"], at);
     let built: Value = serde_json::from_str(&built).expect("one JSON object");
-    let component = "first/target/first.wasm";
+    let component = "my-quota/target/my-quota.wasm";
     let checked = succeeds(&["check", component, "--json"], at);
     let checked: Value = serde_json::from_str(&checked).expect("one JSON object");
     assert_eq!(
@@ -67,23 +78,29 @@ fn from_nothing_to_a_tested_component_in_two_commands_and_a_record_of_it_replays
     );
     assert_eq!(checked["hooks"], serde_json::json!(["admission"]));
 
-    let replayed = succeeds(&["replay", "records", "--policy", "first/policy.toml"], at);
+    let replayed = succeeds(
+        &["replay", "records", "--policy", "my-quota/policy.toml"],
+        at,
+    );
     assert!(replayed.contains("1 of 1 identical"), "{replayed}");
     // Other settings are another decision, and are not passed off as the same.
-    let policy = fs::read_to_string(at.join("first/policy.toml")).expect("reads");
+    let policy = fs::read_to_string(at.join("my-quota/policy.toml")).expect("reads");
     let other = policy.replace("max-live = 8", "max-live = 9");
-    fs::write(at.join("first/other.toml"), other).expect("writes");
-    let differs = fails(&["replay", "records", "--policy", "first/other.toml"], at);
+    fs::write(at.join("my-quota/other.toml"), other).expect("writes");
+    let differs = fails(
+        &["replay", "records", "--policy", "my-quota/other.toml"],
+        at,
+    );
     assert!(differs.contains("the record is of settings"), "{differs}");
 
     // What is recorded is what is compared.
-    let file = at.join("first/calls/first.json");
+    let file = at.join("my-quota/calls/first.json");
     let calls = fs::read_to_string(&file).expect("reads");
     fs::write(&file, calls.replace("\"limit\": 8", "\"limit\": 7")).expect("writes");
-    let words = ["test", "first", "--component", component];
+    let words = ["test", "my-quota", "--component", component];
     let differs = fails(&words, at);
     assert!(differs.contains("limit: recorded 7, now 8"), "{differs}");
-    assert!(fails(&["new", "first"], at).contains("is not empty"));
+    assert!(fails(&["new", "my-quota"], at).contains("is not empty"));
 }
 
 #[test]
