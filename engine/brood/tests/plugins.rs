@@ -63,6 +63,28 @@ fn shipped_plugins_answer_as_recorded() {
     assert!(count >= 40, "only {count} calls are recorded");
 }
 
+#[test]
+fn example_in_python_answers_as_recorded() {
+    let Some(components) = components() else {
+        return;
+    };
+    let component = components.join("freeze.wasm");
+    if !component.exists() {
+        assert!(std::env::var_os("CI").is_none(), "CI needs freeze.wasm");
+        eprintln!("skipped: there is no freeze.wasm; run `cargo xtask plugins --python`");
+        return;
+    }
+    let component = open::bytes(&component).expect("reads");
+    let file = workspace().join("examples/plugin-python/calls/freeze.json");
+    let played = calls::play(&component, &file).expect("plays");
+    let names: Vec<_> = played
+        .calls
+        .iter()
+        .filter(|call| call.differs.is_some())
+        .collect();
+    assert!(names.is_empty() && played.calls.len() == 3, "{names:#?}");
+}
+
 fn policy(name: &str) -> PolicySet {
     let path = workspace().join("policies").join(name);
     let text = fs::read_to_string(&path).expect("reads");

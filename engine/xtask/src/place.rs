@@ -78,6 +78,11 @@ impl Place {
         })
     }
 
+    /// Whether what is missing is a failure.
+    pub(crate) fn is_ci(&self) -> bool {
+        self.handed_on.iter().any(|(name, _)| name == "CI")
+    }
+
     /// Where cargo puts a program of the workspace.
     pub(crate) fn program(&self, profile: Profile, name: &str) -> PathBuf {
         let profile = match profile {

@@ -33,15 +33,41 @@ pub(crate) struct Options {
 /// The program that makes components of Python, from PyPI.
 const COMPONENTIZE_PY: &str = "componentize-py==0.25.1";
 
-/// Builds them, checks them, and prints the digest, size and imports of each.
-pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
+/// What tests need: the plugins that ship, and the example in Python. The directory they are in.
+///
+/// Cargo finds what is built already, and the example is built again only when one of its sources is newer.
+pub(crate) fn for_tests(place: &Place) -> Result<PathBuf> {
+    let directory = made(place)?;
+    let toolchain = toolchain(place, Compiler::Any)?;
+    for name in SHIPPED {
+        ship(place, &toolchain, &directory, name)?;
+    }
+    match python(place, &directory) {
+        Ok(()) => {}
+        Err(error) if place.is_ci() => return Err(error.context("the example in Python")),
+        Err(error) => say(&format!("skipped: the example in Python: {error:#}")),
+    }
+    Ok(directory)
+}
+
+fn made(place: &Place) -> Result<PathBuf> {
     let directory = place.target.join("plugins");
     fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
+    Ok(directory)
+}
+
+/// Builds them, checks them, and prints the digest, size and imports of each.
+pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
+    let directory = made(place)?;
     let all = options.names.is_empty() && !options.python;
     let wanted = |name: &&str| all || options.names.iter().any(|one| one == name);
     let wanted: Vec<&str> = SHIPPED.into_iter().filter(wanted).collect();
     if !wanted.is_empty() {
-        let toolchain = toolchain(place, options)?;
+        let compiler = match options.debian {
+            true => Compiler::Debian,
+            false => Compiler::Any,
+        };
+        let toolchain = toolchain(place, compiler)?;
         for name in wanted {
             ship(place, &toolchain, &directory, name)?;
         }
@@ -77,6 +103,10 @@ fn python(place: &Place, directory: &Path) -> Result<()> {
     let mut tests = Command::new(&python);
     tests.args(["-B", "-m", "unittest"]).current_dir(&example);
     output(&mut tests)?;
+    let component = directory.join("freeze.wasm");
+    if is_newer(&component, &[&example, &place.workspace.join("wit")])? {
+        return Ok(());
+    }
     let environment = directory.join("python");
     let made = environment.join("complete");
     if fs::read_to_string(&made).ok().as_deref() != Some(COMPONENTIZE_PY) {
@@ -106,10 +136,28 @@ fn python(place: &Place, directory: &Path) -> Result<()> {
         .arg(&raw)
         .env("PYTHONDONTWRITEBYTECODE", "1");
     output(&mut componentize)?;
-    let component = fs::read(&raw).with_context(|| format!("reading {}", raw.display()))?;
-    let report = check(&component)?;
+    let bytes = fs::read(&raw).with_context(|| format!("reading {}", raw.display()))?;
+    let report = check(&bytes)?;
     fs::remove_file(&raw).with_context(|| format!("removing {}", raw.display()))?;
-    write(&directory.join("freeze.wasm"), &component, &report)
+    write(&component, &bytes, &report)
+}
+
+/// Whether a file is there and newer than every file of these directories.
+fn is_newer(file: &Path, directories: &[&Path]) -> Result<bool> {
+    let Ok(made) = fs::metadata(file).and_then(|about| about.modified()) else {
+        return Ok(false);
+    };
+    for directory in directories {
+        let entries =
+            fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))?;
+        for entry in entries {
+            let about = entry?.metadata()?;
+            if about.is_file() && about.modified()? >= made {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }
 
 fn write(file: &Path, component: &[u8], report: &Report) -> Result<()> {
@@ -120,8 +168,15 @@ fn write(file: &Path, component: &[u8], report: &Report) -> Result<()> {
     Ok(())
 }
 
-fn toolchain(place: &Place, options: &Options) -> Result<Toolchain> {
-    if options.debian {
+/// Which compiler is wanted.
+#[derive(Clone, Copy)]
+enum Compiler {
+    Any,
+    Debian,
+}
+
+fn toolchain(place: &Place, compiler: Compiler) -> Result<Toolchain> {
+    if let Compiler::Debian = compiler {
         let debian = Toolchain::debian();
         return debian.context("Debian's compiler for WebAssembly is not installed");
     }

@@ -14,7 +14,7 @@ use clap::Args;
 use crate::packages::{self, CargoTool, Need};
 use crate::place::{Place, Profile};
 use crate::process::{output, say, status, step};
-use crate::{cargo, check, guest_files, host, lab};
+use crate::{cargo, check, guest_files, host, lab, plugins};
 
 /// Labs that share all tests, one after the other; one that is lost costs only its own part again.
 const LAB_PARTS: u32 = 4;
@@ -71,6 +71,7 @@ fn fixtures(place: &Place) -> Result<Vec<(OsString, OsString)>> {
     let fixtures = [
         ("BROOD_GUEST_FILES", guest_files::make(place, Profile::Dev)?),
         ("BROOD_BIN", place.program(Profile::Dev, "brood")),
+        ("BROOD_PLUGINS", plugins::for_tests(place)?),
     ];
     Ok(fixtures
         .map(|(name, path)| (name.into(), path.into()))

@@ -77,9 +77,9 @@ fn say(options: &TestOptions, component: &Path, played: &[Played]) -> anyhow::Re
     }
     let count = played.len();
     match (options.record, different) {
-        (true, _) => println!("{count} recorded calls, {different} of them new or changed"),
-        (false, 0) => println!("{count} recorded calls, all as recorded"),
-        (false, _) => println!("{count} recorded calls, {different} differ"),
+        (true, _) => println!("recorded calls: {count}, {different} of them new or changed"),
+        (false, 0) => println!("recorded calls: {count}, all as recorded"),
+        (false, _) => println!("recorded calls: {count}, {different} differ"),
     }
     Ok(status(well))
 }
