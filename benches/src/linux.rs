@@ -6,11 +6,11 @@
 use std::path::Path;
 
 use anyhow::Context;
-use brood::fork::{self, IdentitySpec};
-use brood::host::Host;
-use brood::machine::{Machine, Size};
 use brood_agent_proto::exec::ExecSpec;
 use brood_cell::protocol::Checkpoint;
+use brood_service::fork::{self, IdentitySpec};
+use brood_service::host::Host;
+use brood_service::machine::{Machine, Size};
 use brood_vmm::now;
 
 use crate::report::Report;

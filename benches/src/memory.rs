@@ -3,9 +3,9 @@
 use std::os::fd::AsFd;
 
 use anyhow::Context;
-use brood::process;
 use brood_bare_guest::mailbox::Command;
 use brood_cell::Cell;
+use brood_service::process;
 
 use crate::fork::settle;
 use crate::host::Host;

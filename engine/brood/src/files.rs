@@ -1,9 +1,8 @@
-//! The files a Linux guest starts from: kernel, initramfs and root disk, made once and handed to cells as descriptors.
+//! Making the files a Linux guest starts from: kernel, initramfs and root disk.
 //!
-//! A directory of guest files holds `vmlinux` (unpacked, since a cell in a slow lab takes seconds to unpack one),
-//! `initramfs` and `disk.ext4`. Making them needs no privilege and writes nowhere else.
+//! What is made is what [`brood_service::files`] opens. Making it needs no privilege and writes nowhere else.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -26,17 +25,6 @@ pub struct Sources {
     pub agent: PathBuf,
     /// A static busybox.
     pub busybox: PathBuf,
-}
-
-/// Open guest files.
-#[derive(Debug)]
-pub struct GuestFiles {
-    /// The unpacked kernel.
-    pub kernel: File,
-    /// The initramfs.
-    pub initramfs: File,
-    /// The data disk's base image.
-    pub disk: File,
 }
 
 /// Makes guest files in `directory`, which is created.
@@ -70,27 +58,4 @@ pub fn prepare(sources: &Sources, directory: &Path) -> anyhow::Result<()> {
     )?;
     disk::make_ext4(content.path(), &directory.join("disk.ext4"), DISK_BYTES)?;
     Ok(())
-}
-
-impl GuestFiles {
-    /// Opens the files that [`prepare`] made.
-    ///
-    /// # Errors
-    /// One is missing.
-    pub fn open(directory: &Path) -> anyhow::Result<Self> {
-        let open = |name: &str| {
-            let path = directory.join(name);
-            File::open(&path).with_context(|| {
-                format!(
-                    "cannot open {}: make guest files with `brood prepare`",
-                    path.display()
-                )
-            })
-        };
-        Ok(Self {
-            kernel: open("vmlinux")?,
-            initramfs: open("initramfs")?,
-            disk: open("disk.ext4")?,
-        })
-    }
 }

@@ -1,10 +1,6 @@
-//! The `brood` command: Linux machines with an agent, the stamped fork, the demo, the doctor.
+//! The `brood` command: guest files, the demo, the doctor, plugins.
 
 pub mod demo;
 pub mod doctor;
 pub mod files;
-pub mod fork;
-pub mod host;
-pub mod identity;
-pub mod machine;
-pub mod process;
+pub mod plugin;

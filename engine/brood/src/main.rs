@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use brood::files::{self, Sources};
-use brood::{demo, doctor};
+use brood::{demo, doctor, plugin};
 use clap::{Args, Parser, Subcommand};
 
 #[derive(Parser)]
@@ -42,6 +42,12 @@ enum Command {
     /// One microVM's process; started by the engine with its control socket on standard input.
     #[command(hide = true)]
     Cell,
+    /// Compiles a component, or checks settings, within limits; started by the plugin host.
+    #[command(hide = true)]
+    PluginChild {
+        /// The task and its limits.
+        arguments: Vec<String>,
+    },
 }
 
 #[derive(Args)]
@@ -63,6 +69,9 @@ struct SourceOptions {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Cell => return brood_cell::process::main(),
+        Command::PluginChild { arguments } => {
+            return plugin::child::run(arguments);
+        }
         Command::Doctor { json } => doctor::run(json),
         Command::Prepare { sources, out } => {
             let SourceOptions {

@@ -1,17 +1,17 @@
 //! Agents that hang or lie in machines that really fork: bare guests, whose vsock port answers whatever they play. What
-//! each lie does to the conversation is in the tests of `brood::fork`; here it costs a daughter, and nobody else.
+//! each lie does to the conversation is in the tests of `brood_service::fork`; here it costs a daughter, and nobody else.
 
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use brood::fork::{self, IdentitySpec, Step, Unconfirmed};
-use brood::machine::Machine;
 use brood_agent_proto::fork::QuiesceReport;
 use brood_agent_proto::{AGENT_PORT, Client, Reply, Request, frame, hello};
 use brood_bare_guest::mailbox::Command;
 use brood_cell::protocol::Checkpoint;
 use brood_cell::{Cell, CellProgram};
+use brood_service::fork::{self, IdentitySpec, Step, Unconfirmed};
+use brood_service::machine::Machine;
 use brood_testkit::{Host, children_of, is_alive, settle};
 
 /// Long enough for whoever answers at all.

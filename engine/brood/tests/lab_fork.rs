@@ -6,10 +6,10 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use brood::fork::{self, Daughter, IdentitySpec};
-use brood::machine::Machine;
 use brood_agent_proto::fork::{StampCommand, StampFile};
 use brood_cell::protocol::Checkpoint;
+use brood_service::fork::{self, Daughter, IdentitySpec};
+use brood_service::machine::Machine;
 use brood_testkit::{is_alive, settle};
 use common::{SMALL, boot, born, host, identity, live, shell, stamp, start, until};
 

@@ -6,8 +6,6 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use brood::fork::{self, Daughter, Frozen, Template};
-use brood::machine::{Machine, Size};
 use brood_agent_proto::Attachment;
 use brood_agent_proto::client::AttachEvent;
 use brood_agent_proto::exec::{
@@ -15,6 +13,8 @@ use brood_agent_proto::exec::{
 };
 use brood_agent_proto::stat::Clocks;
 use brood_cell::protocol::{Checkpoint, Ending, Event};
+use brood_service::fork::{self, Daughter, Frozen, Template};
+use brood_service::machine::{Machine, Size};
 use common::{SMALL, all, boot, born, host, identity, live, shell, stamp, start, until};
 
 /// How long anything may take that takes milliseconds on a good day.

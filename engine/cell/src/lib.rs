@@ -8,6 +8,9 @@ pub mod process;
 pub mod protocol;
 mod seqpacket;
 
+/// The clock that a cell's events are stamped with, for who measures from before one to after it.
+pub use brood_vmm::now;
 pub use client::{
-    Cell, CellError, CellProgram, Collapsed, EndCause, LayerSource, WarmParts, become_reaper,
+    Births, Cell, CellError, CellProgram, Collapsed, EndCause, Fork, LayerSource, WarmParts,
+    become_reaper,
 };

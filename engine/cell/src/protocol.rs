@@ -7,6 +7,9 @@
 use brood_units::Instant;
 use serde::{Deserialize, Serialize};
 
+/// The command line that a Linux guest of a cell needs.
+pub use brood_vmm::boot::CMDLINE;
+
 /// The version of these messages.
 pub const VERSION: u32 = 1;
 

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use brood_bare_guest::mailbox::Command;
+use brood_cell::protocol::{Checkpoint, Start};
 use brood_testkit::{descriptors, private_memory, settle, threads_of};
 use common::{WORD, ask, daughter_of, daughters_of, host, read, stop, write};
 
@@ -67,6 +68,28 @@ fn a_mother_of_100_forks_keeps_no_child_no_descriptor_and_no_memory_of_them() {
     settle("no frozen point is left, not even as a zombie", || {
         brood_testkit::children_of(mother.pid()).is_empty()
     });
+}
+
+#[test]
+fn a_point_is_given_out_before_its_daughters_and_those_nobody_takes_are_gone() {
+    let Some(host) = host() else { return };
+    let mut mother = host.bare(MIB, 1);
+    write(&mut mother, 1);
+    let births = mother
+        .fork_point(3, Checkpoint::Keep, Start::Run)
+        .expect("point");
+    write(&mut mother, 2);
+    drop(births);
+    settle("nobody of the point is left, not even as a zombie", || {
+        brood_testkit::children_of(mother.pid()).is_empty()
+    });
+    let births = mother
+        .fork_point(1, Checkpoint::Drop, Start::Run)
+        .expect("point");
+    write(&mut mother, 3);
+    let mut fork = births.deliver();
+    let daughter = fork.daughters[0].as_mut().expect("daughter");
+    assert_eq!((read(daughter), read(&mut mother)), (2, 3));
 }
 
 #[test]

@@ -16,8 +16,12 @@ use crate::place::{Place, Profile};
 use crate::process::{output, say, status, step};
 use crate::{cargo, check, guest_files, host, lab};
 
-/// Seconds that all tests in the lab may take together.
-const LAB_LIMIT: u64 = 3300;
+/// Labs that share all tests, one after the other; one that is lost costs only its own part again.
+const LAB_PARTS: u32 = 4;
+/// Seconds that the tests of one lab may take together.
+const LAB_LIMIT: u64 = 1200;
+/// A lab that is lost is begun anew so often, and each loss is shown.
+const LAB_ATTEMPTS: u32 = 2;
 
 /// `cargo xtask test`
 #[derive(Args)]
@@ -127,19 +131,47 @@ fn in_lab(
     );
     command.extend([binaries.into(), "--cargo-metadata".into(), packages.into()]);
     command.extend(options.runner.iter().cloned());
+    // A choice of the caller's may be too small to share.
+    if !options.runner.is_empty() {
+        return lab(place, &command, fixtures);
+    }
+    for part in 1..=LAB_PARTS {
+        say(&format!(
+            "part {part} of {LAB_PARTS} of the tests in the lab"
+        ));
+        let mut command = command.clone();
+        command.extend([
+            "--partition".into(),
+            format!("slice:{part}/{LAB_PARTS}").into(),
+        ]);
+        let failed = lab(place, &command, fixtures)?;
+        if failed != 0 {
+            return Ok(failed);
+        }
+    }
+    Ok(0)
+}
+
+/// Runs the command in a lab, and in another if that is lost.
+fn lab(place: &Place, command: &[OsString], fixtures: &[(OsString, OsString)]) -> Result<u8> {
     let size = lab::Options {
         timeout: LAB_LIMIT,
         ..lab::Options::default()
     };
-    lab::run(
-        place,
-        &size,
-        lab::Job {
-            cwd: &place.workspace,
-            command: &command,
-            environment: fixtures,
-        },
-    )
+    let job = lab::Job {
+        cwd: &place.workspace,
+        command,
+        environment: fixtures,
+    };
+    for attempt in 1..LAB_ATTEMPTS {
+        match lab::run(place, &size, job) {
+            Err(error) if error.is::<lab::Lost>() => {
+                say(&format!("LOST: {error}; attempt {} follows", attempt + 1));
+            }
+            ended => return ended,
+        }
+    }
+    lab::run(place, &size, job)
 }
 
 /// Keeps what a program prints as a file that the lab can read.

@@ -14,12 +14,11 @@ use std::time::Instant as Stopwatch;
 use anyhow::{Context, ensure};
 use brood_agent_proto::exec::ExecSpec;
 use brood_cell::protocol::Checkpoint;
+use brood_service::fork::{self, Daughter, IdentitySpec, LiveFork, Template, Warm};
+use brood_service::host::Host;
+use brood_service::machine::{Machine, Size};
+use brood_service::process;
 use serde::Serialize;
-
-use crate::fork::{self, Daughter, IdentitySpec, LiveFork, Template, Warm};
-use crate::host::Host;
-use crate::machine::{Machine, Size};
-use crate::process;
 
 /// The daughters of the live fork.
 const DAUGHTERS: u32 = 8;
@@ -88,15 +87,15 @@ impl Member {
 
     fn pid(&self) -> u32 {
         match &self.being {
-            Being::Template(template) => template.cell.pid(),
-            Being::Machine(machine) => machine.cell.pid(),
+            Being::Template(template) => template.pid(),
+            Being::Machine(machine) => machine.pid(),
         }
     }
 
     fn into_cell(self) -> brood_cell::Cell {
         match self.being {
-            Being::Template(template) => template.cell,
-            Being::Machine(machine) => machine.cell,
+            Being::Template(template) => template.into_cell(),
+            Being::Machine(machine) => machine.into_cell(),
         }
     }
 }
@@ -389,6 +388,10 @@ fn differ(members: &mut [Member]) -> anyhow::Result<()> {
 
 fn past(members: &mut Vec<Member>) -> anyhow::Result<()> {
     let mother = members.get_mut(MOTHER).context("no mother")?.machine()?;
+    let (units, longest) = mother.tend()?;
+    println!(
+        "  tended first: {units} units of 2 MiB that she has written are huge pages, pause {longest:.0} us at most"
+    );
     let LiveFork {
         checkpoint,
         mother_pause,

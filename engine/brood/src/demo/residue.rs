@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use crate::process;
+use brood_service::process;
 
 /// What exists now that could have been left by the engine.
 pub(super) struct Residue {

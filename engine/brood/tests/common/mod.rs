@@ -8,12 +8,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use brood::fork::{self, Daughter, IdentitySpec, LiveFork, Unstamped};
-use brood::host::Host;
-use brood::machine::{Machine, Size};
 use brood_agent_proto::exec::{ExecId, ExecSpec};
 use brood_cell::CellError;
 use brood_cell::protocol::Checkpoint;
+use brood_service::fork::{self, Daughter, IdentitySpec, LiveFork, Unstamped};
+use brood_service::host::Host;
+use brood_service::machine::{Machine, Size};
 
 /// The machine most tests need.
 pub(crate) const SMALL: Size = Size {

@@ -13,7 +13,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
-use super::{CellError, EndCause, call};
+use super::error::call;
+use super::{CellError, EndCause};
 use crate::protocol::ChildEnd;
 
 /// How long one who closed her socket may take to end, and a parent to tell how her child ended.

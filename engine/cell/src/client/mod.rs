@@ -6,11 +6,15 @@
 
 mod birth;
 mod collapse;
+mod error;
 mod exits;
+mod fork;
 mod line;
 mod reader;
 
 pub use collapse::Collapsed;
+pub use error::{CellError, EndCause};
+pub use fork::{Births, Fork};
 
 use std::fs::File;
 use std::io;
@@ -22,97 +26,17 @@ use std::time::{Duration, Instant as Deadline};
 
 use brood_bare_guest::mailbox::{self, Command, Outcome};
 use brood_units::Instant;
-use brood_vmm::now;
-use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::protocol::{
-    Ask, BirthTimes, Checkpoint, Ending, Event, ForkSpec, ForkTimes, GuestSpec, MAX_DAUGHTERS,
-    MachineSpec, Refusal, Reply, Request, Sealed, Start, Stats, VERSION,
+    Ask, BirthTimes, Event, GuestSpec, MachineSpec, Reply, Request, Sealed, Stats, VERSION,
 };
 use crate::seqpacket::{Control, SocketError};
+use error::call;
 use line::{Inbox, Kin, Line};
 
 /// How long a cell may take to answer before it counts as hung; boot loads a kernel, sealing copies RAM.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A cell could not be started, asked or heard.
-#[derive(Debug, thiserror::Error)]
-pub enum CellError {
-    /// The program could not be started.
-    #[error("cannot start the cell program {program}")]
-    Start {
-        /// Its path.
-        program: PathBuf,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// The control socket failed.
-    #[error("cannot talk to the cell")]
-    Socket(#[from] SocketError),
-    /// The cell refused.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The cell ended before it answered.
-    #[error("the cell ended before it answered: {0}")]
-    Ended(EndCause),
-    /// No answer in time.
-    #[error("the cell did not answer within {0:?}; it is hung or the host is overloaded")]
-    Hung(Duration),
-    /// The answer is of another kind than the question.
-    #[error("the cell answered something else: {0}")]
-    Confused(String),
-    /// A daughter was not born.
-    #[error("daughter {index} was not born: {reason}")]
-    Stillborn {
-        /// Which one of the fork.
-        index: u32,
-        /// Why.
-        reason: String,
-    },
-    /// A system call on the engine's side failed.
-    #[error("{operation} failed")]
-    Call {
-        /// The call.
-        operation: &'static str,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// How a cell's process ended: what it said last, and what the kernel says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndCause {
-    /// The cell's own last words, if it had any.
-    pub ending: Option<Ending>,
-    /// Its exit code, if it exited.
-    pub code: Option<i32>,
-    /// The signal that killed it, if one did.
-    pub signal: Option<i32>,
-}
-
-impl EndCause {
-    fn unknown() -> Self {
-        Self {
-            ending: None,
-            code: None,
-            signal: None,
-        }
-    }
-}
-
-impl std::fmt::Display for EndCause {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (&self.ending, self.signal, self.code) {
-            (Some(ending), _, _) => write!(f, "{ending:?}"),
-            (None, Some(signal), _) => write!(f, "killed by signal {signal}"),
-            (None, None, Some(code)) => write!(f, "exited with {code} without a word"),
-            (None, None, None) => write!(f, "it is gone and its status went to another process"),
-        }
-    }
-}
 
 /// The program that is a cell, and the arguments that say so.
 #[derive(Clone, Debug)]
@@ -155,19 +79,6 @@ impl WarmParts {
     pub fn into_files(self) -> Vec<OwnedFd> {
         self.fds
     }
-}
-
-/// A fork as the engine sees it.
-#[derive(Debug)]
-pub struct Fork {
-    /// When the engine asked.
-    pub asked: Instant,
-    /// When the mother's stages ended.
-    pub times: ForkTimes,
-    /// The daughters, or why one is missing, in order.
-    pub daughters: Vec<Result<Cell, CellError>>,
-    /// The checkpoint, if one was to be kept.
-    pub checkpoint: Option<Result<Cell, CellError>>,
 }
 
 /// Makes this process the one that inherits and reaps the daughters of its cells (PR_SET_CHILD_SUBREAPER).
@@ -266,66 +177,6 @@ impl Cell {
     /// The cell refuses.
     pub fn pause(&mut self) -> Result<(), CellError> {
         self.done(Request::Pause, &[])
-    }
-
-    /// Forks the machine as it is now into `daughters`, all from one point.
-    ///
-    /// # Errors
-    /// The point could not be taken; the mother runs on. If she herself ends before she answers, whoever was born of it
-    /// ends as well. A daughter that failed is an error in her place.
-    pub fn fork(
-        &mut self,
-        daughters: u32,
-        checkpoint: Checkpoint,
-        start: Start,
-    ) -> Result<Fork, CellError> {
-        if daughters > MAX_DAUGHTERS {
-            return Err(Refusal {
-                operation: format!("fork into {daughters} daughters"),
-                cause: format!("one fork makes at most {MAX_DAUGHTERS}"),
-                remedy: "keep a checkpoint and fork that several times".to_owned(),
-            }
-            .into());
-        }
-        let count = daughters + u32::from(checkpoint == Checkpoint::Keep);
-        let mut ours = Vec::with_capacity(count as usize);
-        let mut theirs = Vec::with_capacity(count as usize);
-        for _ in 0..count {
-            let (our, their) = Control::pair().map_err(call("socketpair"))?;
-            ours.push(our);
-            theirs.push(their);
-        }
-        let asked = now();
-        let request = Request::Fork(ForkSpec {
-            daughters,
-            checkpoint,
-            start,
-        });
-        let files: Vec<_> = theirs.iter().map(AsFd::as_fd).collect();
-        let id = self.ask(request, &files)?;
-        drop(files);
-        drop(theirs);
-        let answer = self.answer(id);
-        let (times, point) = match answer {
-            Ok((Reply::Forked { times, point }, _)) => (times, point),
-            Ok((other, _)) => return Err(CellError::Confused(format!("{other:?}"))),
-            Err(error @ CellError::Ended(_)) => {
-                drop(birth::deliver(ours, &self.line.kin, None));
-                return Err(error);
-            }
-            Err(error) => return Err(error),
-        };
-        let mut born = birth::deliver(ours, &self.line.kin, Some(point));
-        let checkpoint = match checkpoint {
-            Checkpoint::Keep => born.pop(),
-            Checkpoint::Drop => None,
-        };
-        Ok(Fork {
-            asked,
-            times,
-            daughters: born,
-            checkpoint,
-        })
     }
 
     /// Moves RAM into a sealed image; the guest stands still meanwhile.
@@ -643,12 +494,5 @@ impl Drop for Cell {
             self.reap().ok();
         }
         rustix::net::shutdown(self.line.control.fd(), rustix::net::Shutdown::Both).ok();
-    }
-}
-
-fn call(operation: &'static str) -> impl Fn(Errno) -> CellError {
-    move |errno| CellError::Call {
-        operation,
-        source: errno.into(),
     }
 }

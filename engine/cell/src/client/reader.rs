@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use rustix::event::epoll;
 use rustix::io::Errno;
 
+use super::CellError;
+use super::error::call;
 use super::line::Line;
-use super::{CellError, call};
 
 const READER_STACK: usize = 128 << 10;
 /// Sockets taken note of in one turn.

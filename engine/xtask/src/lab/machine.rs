@@ -52,7 +52,9 @@ impl fmt::Display for End {
             Self::Status(status) => write!(formatter, "the command ended with status {status}"),
             Self::TimedOut => formatter.write_str("the command did not end in time"),
             Self::NeverUp => formatter.write_str("the lab did not come up"),
-            Self::Died => formatter.write_str("the lab died under the command"),
+            Self::Died => formatter.write_str(
+                "the lab died under the command, or stood still and its watchdog ended it",
+            ),
             Self::Overdue => formatter.write_str("the lab hung and was killed"),
         }
     }

@@ -10,6 +10,7 @@ mod steady;
 mod stream;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -155,8 +156,20 @@ fn run_there(place: &Place, options: &Options, job: Job<'_>) -> Result<u8> {
             break;
         }
     }
-    bail!("{end}")
+    Err(Lost(end).into())
 }
+
+/// A lab that came to no status. What it would have run may be run again in a new one.
+#[derive(Debug)]
+pub(crate) struct Lost(End);
+
+impl fmt::Display for Lost {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+impl std::error::Error for Lost {}
 
 /// A directory for one run, removed at its end.
 struct Scratch {

@@ -80,6 +80,7 @@ const PREPARE: &str = r#"exec 3>&- 4>&- 5>&- 6>&-
 die() { echo "lab: $*" >&2; exit 1; }
 modprobe kvm_amd || die "kvm_amd does not load"
 [ -c /dev/kvm ] || die "there is no /dev/kvm"
+modprobe i6300esb || die "the watchdog's driver does not load"
 [ -f /sys/fs/cgroup/cgroup.controllers ] || mount -t cgroup2 none /sys/fs/cgroup || die "no cgroup v2"
 for controller in cpu cpuset io memory pids; do
     echo "+$controller" > /sys/fs/cgroup/cgroup.subtree_control || die "no cgroup controller $controller"

@@ -10,10 +10,9 @@ use brood_agent_proto::exec::ExecSpec;
 use brood_agent_proto::exec::ExecState;
 use brood_agent_proto::hello::HelloError;
 use brood_agent_proto::{AGENT_PORT, Client, ClientError};
-use brood_cell::protocol::{DiskSpec, GuestSpec, MachineSpec};
+use brood_cell::protocol::{CMDLINE, DiskSpec, GuestSpec, MachineSpec};
 use brood_cell::{Cell, CellError};
 use brood_units::MachineId;
-use brood_vmm::boot::CMDLINE;
 
 use crate::host::Host;
 use crate::identity;
@@ -127,9 +126,31 @@ impl Machine {
         connect(&mut self.cell, CALL_PATIENCE)
     }
 
+    /// Makes the next fork of this machine pause shorter: memory that it has written densely gets huge pages. For a
+    /// machine that will be forked again, at a time when nobody waits for it; how many units of 2 MiB, and the longest
+    /// that its vCPUs stood still for one, microseconds.
+    ///
+    /// # Errors
+    /// As [`Cell::collapse`]; the machine runs on.
+    pub fn tend(&mut self) -> Result<(usize, f64), CellError> {
+        let units = self.cell.collapse()?.paused_nanos;
+        let longest = units.iter().copied().max().unwrap_or(0);
+        Ok((units.len(), longest as f64 / 1000.0))
+    }
+
     /// The cell, for what has nothing to do with the guest's inside.
     pub fn cell(&mut self) -> &mut Cell {
         &mut self.cell
+    }
+
+    /// Her cell's process.
+    pub fn pid(&self) -> u32 {
+        self.cell.pid()
+    }
+
+    /// The cell alone, for who ends many at once.
+    pub fn into_cell(self) -> Cell {
+        self.cell
     }
 
     /// Runs a shell line to its end; its standard output without the last line break.

@@ -17,9 +17,8 @@ use std::time::Duration;
 
 use brood_agent_proto::{ClientError, Quiesced, StampTicket};
 use brood_cell::protocol::{Checkpoint, ForkTimes, Start};
-use brood_cell::{Cell, CellError, WarmParts};
+use brood_cell::{Cell, CellError, WarmParts, now};
 use brood_units::{Instant, MachineId};
-use brood_vmm::now;
 
 use crate::host::Host;
 use crate::identity;
@@ -60,7 +59,7 @@ pub struct Template {
     ticket: StampTicket,
     id: MachineId,
     generation: u32,
-    pub(crate) cell: Cell,
+    cell: Cell,
 }
 
 /// Forks a running machine into `daughters` from one point; the mother runs on.
@@ -71,7 +70,8 @@ pub fn live(mother: &mut Machine, daughters: u32, keep: Checkpoint) -> anyhow::R
     let freeze_sent = now();
     let quiesced = quiesce(mother)?;
     let ticket = quiesced.ticket();
-    let forked = mother.cell.fork(daughters, keep, Start::Run);
+    // Her workload waits for the point alone, however many are born of it.
+    let point = mother.cell.fork_point(daughters, keep, Start::Run);
     let agent = quiesced.thaw().map_err(|error| {
         failed(
             "the mother was forked and does not thaw, so her daughters are let go",
@@ -80,7 +80,7 @@ pub fn live(mother: &mut Machine, daughters: u32, keep: Checkpoint) -> anyhow::R
     })?;
     let workload_frozen = now().micros_since(freeze_sent);
     mother.agent = Some(agent);
-    let fork = forked?;
+    let fork = point?.deliver();
     let mother_pause = mother.cell.stats()?.entered.micros_since(fork.times.asked);
     let family = Family {
         ticket: &ticket,
@@ -227,6 +227,16 @@ impl Template {
     /// The template's identity.
     pub fn id(&self) -> MachineId {
         self.id
+    }
+
+    /// The process that holds the template.
+    pub fn pid(&self) -> u32 {
+        self.cell.pid()
+    }
+
+    /// The cell alone, for who ends many at once.
+    pub fn into_cell(self) -> Cell {
+        self.cell
     }
 
     /// Lets go of the template; warm daughters live on.

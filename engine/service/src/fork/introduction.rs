@@ -9,8 +9,8 @@ use anyhow::Context;
 use brood_agent_proto::exec::ExecSpec;
 use brood_agent_proto::fork::SshHostKeys;
 use brood_agent_proto::{Client, ConfirmReport, StampReport, StampSpec, StampTicket};
+use brood_cell::now;
 use brood_units::{Instant, MachineId};
-use brood_vmm::now;
 
 use super::IdentitySpec;
 use super::clock::{self, Reading, wall_clock_ns};
