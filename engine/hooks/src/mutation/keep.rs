@@ -5,7 +5,7 @@
 use super::{Brief, Content, Network, Outcome, Patch, Secret, SecretTarget};
 use crate::admission::denial_is_right;
 use crate::check::{Flaw, Malformed, at_most, in_range, not_wider};
-use crate::{Permits, Placeholder, Template, text};
+use crate::{Permits, Template, text};
 
 const MOST_RULES: usize = 4096;
 const MOST_PATCHES: usize = 4096;
@@ -146,8 +146,8 @@ fn network_keeps(permits: &Permits, network: &Network) -> Result<usize, Malforme
     let mut carried = 0;
     if let Some(hostname) = &network.hostname {
         let template = template_fits("hostname", hostname, 253)?;
-        let colons = template.uses(Placeholder::Ip) || template.uses(Placeholder::Mac);
-        if colons || !text::is_host_name(&template.worst()) {
+        // The worst of an address has colons, so that none is in a host name.
+        if !text::is_host_name(&template.worst()) {
             let expected = "a host name for every daughter, of ${index}, ${id} or ${node}";
             return Err(text::not(expected, hostname).at("hostname"));
         }
