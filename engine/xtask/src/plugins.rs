@@ -33,9 +33,24 @@ pub(crate) struct Options {
 /// The program that makes components of Python, from PyPI.
 const COMPONENTIZE_PY: &str = "componentize-py==0.25.1";
 
+/// Where components are put.
+pub(crate) fn directory(place: &Place) -> PathBuf {
+    place.target.join("plugins")
+}
+
+/// Builds all plugins that ship.
+pub(crate) fn shipped(place: &Place) -> Result<()> {
+    let all = Options {
+        names: Vec::new(),
+        python: false,
+        debian: false,
+    };
+    run(place, &all).map(|_| ())
+}
+
 /// Builds them, checks them, and prints the digest, size and imports of each.
 pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
-    let directory = place.target.join("plugins");
+    let directory = directory(place);
     fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
     let all = options.names.is_empty() && !options.python;
     let wanted = |name: &&str| all || options.names.iter().any(|one| one == name);
