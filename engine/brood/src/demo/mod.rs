@@ -131,8 +131,10 @@ pub struct Sources<'a> {
 /// # Errors
 /// Any step that does not do what it should.
 pub fn run(sources: &Sources<'_>, json: bool) -> anyhow::Result<()> {
-    let before = residue::look()?;
     let program = std::env::current_exe()?;
+    // What hears cells begins with the first of them and lives as long as this process: it is there before the look.
+    Host::open(&program, sources.files)?.spawn()?.end()?;
+    let before = residue::look()?;
     say("load and bind the policies");
     let watch = Stopwatch::now();
     let mut policy = Policy::open(&program, sources)?;
@@ -224,7 +226,7 @@ fn template(host: &Host) -> anyhow::Result<(Member, Vec<Warm>)> {
     let kernel = machine.shell("uname -sr")?;
     let boot_us = watch.elapsed().as_secs_f64() * 1e6;
     let mut row = Row {
-        id: machine.id.short(),
+        id: machine.id.to_string(),
         mother: None,
         kind: "template",
         hostname: "template".to_owned(),
@@ -258,7 +260,7 @@ fn template(host: &Host) -> anyhow::Result<(Member, Vec<Warm>)> {
         "  {POOL} warm daughters in {:.0} ms",
         watch.elapsed().as_secs_f64() * 1e3
     );
-    row.id = template.id().short();
+    row.id = template.id().to_string();
     Ok((
         Member {
             being: Being::Template(template),
@@ -437,8 +439,8 @@ fn introduce(
         .last()
         .and_then(|line| line.parse().ok());
     let row = Row {
-        id: machine.id.short(),
-        mother: machine.mother.map(|mother| mother.short()),
+        id: machine.id.to_string(),
+        mother: machine.mother.map(|mother| mother.to_string()),
         kind,
         hostname: confirm.hostname,
         machine_id: confirm.machine_id,

@@ -52,7 +52,12 @@ fn below(text: &mut String, rows: &[&Row], mother: &Row, indent: &str) {
 fn line(text: &mut String, row: &Row, indent: &str, branch: &str) {
     // A name that policy made holds the whole id, which stands beside it.
     let short: String = row.hostname.chars().take(LONGEST_NAME).collect();
-    let name = format!("{indent}{branch}{short} {}", row.id);
+    // Ids of sisters follow one another: what tells them apart is their end.
+    let end = row
+        .id
+        .get(row.id.len().saturating_sub(8)..)
+        .unwrap_or(&row.id);
+    let name = format!("{indent}{branch}{short} {end}");
     let number = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.0}"));
     let count = row
         .count_at_fork
