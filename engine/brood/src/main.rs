@@ -36,6 +36,12 @@ enum Command {
         /// A directory made by `brood prepare`.
         #[arg(long)]
         files: PathBuf,
+        /// The file that binds plugins to hooks.
+        #[arg(long)]
+        policy: PathBuf,
+        /// The directory with the components that it names.
+        #[arg(long)]
+        plugins: PathBuf,
         /// Print one JSON object as the last line.
         #[arg(long)]
         json: bool,
@@ -104,7 +110,19 @@ fn main() -> ExitCode {
             };
             files::prepare(&sources, &out).map(|()| ExitCode::SUCCESS)
         }
-        Command::Demo { files, json } => demo::run(&files, json).map(|()| ExitCode::SUCCESS),
+        Command::Demo {
+            files,
+            policy,
+            plugins,
+            json,
+        } => {
+            let sources = demo::Sources {
+                files: &files,
+                policy: &policy,
+                plugins: &plugins,
+            };
+            demo::run(&sources, json).map(|()| ExitCode::SUCCESS)
+        }
     };
     done.unwrap_or_else(|error| {
         eprintln!("brood: {error:#}");

@@ -93,10 +93,9 @@ pub fn scaffold(spec: &ScaffoldSpec) -> Result<Vec<PathBuf>, ScaffoldError> {
         ("src/lib.rs".to_owned(), source(spec)),
         (".gitignore".to_owned(), "/target\n".to_owned()),
     ];
-    if let Some((calls, policy)) = bound(spec) {
-        files.push(("calls/first.json".to_owned(), calls.to_owned()));
-        files.push(("policy.toml".to_owned(), policy));
-    }
+    let (calls, policy) = bound(spec);
+    files.push(("calls/first.json".to_owned(), calls.to_owned()));
+    files.push(("policy.toml".to_owned(), policy));
     if matches!(spec.sdk, Sdk::Unpacked) {
         let unpacked = sdk::files().into_iter();
         files.extend(unpacked.map(|(name, text)| (format!("{}/{name}", sdk::DIRECTORY), text)));
@@ -187,9 +186,8 @@ fn source(spec: &ScaffoldSpec) -> String {
     )
 }
 
-/// Recorded calls, and a policy file that binds the component where `brood plugin build` puts it. Nothing can be bound to
-/// events.
-fn bound(spec: &ScaffoldSpec) -> Option<(&'static str, String)> {
+/// Recorded calls, and a policy file that binds the component where `brood plugin build` puts it.
+fn bound(spec: &ScaffoldSpec) -> (&'static str, String) {
     let (calls, settings) = match spec.hook {
         Hook::Admission => (include_str!("../templates/admission.json"), "max-live = 8"),
         Hook::Placement => (
@@ -204,7 +202,6 @@ fn bound(spec: &ScaffoldSpec) -> Option<(&'static str, String)> {
             include_str!("../templates/billing.json"),
             "hour-nanos = 50000000",
         ),
-        Hook::Lifecycle => return None,
     };
     let policy = format!(
         r#"# Binds the plugin at its hook. `component` is relative to this file.
@@ -224,7 +221,7 @@ on-failure = "closed"
         name = spec.name,
         hook = spec.hook,
     );
-    Some((calls, policy))
+    (calls, policy)
 }
 
 #[cfg(test)]

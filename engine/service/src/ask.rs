@@ -238,7 +238,8 @@ mod tests {
             spec.request(Id128::default(), Principal::default(), &mother())
         };
         assert!(ask(&|_| ()).is_ok());
-        let refused: [(&dyn Fn(&mut ForkSpec), &str); 7] = [
+        type Change<'a> = &'a dyn Fn(&mut ForkSpec);
+        let refused: [(Change<'_>, &str); 7] = [
             (&|spec| spec.count = 0, "count 0"),
             (&|spec| spec.count = 1_000_000_000, "count 1000000000"),
             (&|spec| spec.min_count = 0, "min_count 0"),

@@ -76,7 +76,7 @@ impl Holds {
         holds: &[HeldBy],
         least: u32,
         most: u32,
-    ) -> Result<Held, Full> {
+    ) -> Result<Held, Box<Full>> {
         self.expire(now);
         let mut count = most;
         for held in holds {
@@ -113,13 +113,13 @@ impl Holds {
     }
 
     /// The most daughters that one hold has room for.
-    fn fitting(&self, held: &HeldBy, least: u32) -> Result<u32, Full> {
+    fn fitting(&self, held: &HeldBy, least: u32) -> Result<u32, Box<Full>> {
         let hold = &held.hold;
         let used = self.used(&held.plugin, &hold.key);
         let needed = amount(hold, least);
         let room = hold.limit.saturating_sub(used);
         if needed > room {
-            return Err(Full {
+            return Err(Box::new(Full {
                 binding: held.binding.clone(),
                 counter: hold.key.clone(),
                 used,
@@ -127,7 +127,7 @@ impl Holds {
                 least,
                 needed,
                 when_full: held.when_full.clone(),
-            });
+            }));
         }
         let each = room
             .saturating_sub(hold.per_request)

@@ -8,7 +8,7 @@ use clap::Args;
 use crate::packages::{self, Need};
 use crate::place::{Place, Profile};
 use crate::process::step;
-use crate::{guest_files, host, lab};
+use crate::{guest_files, host, lab, plugins};
 
 /// `cargo xtask demo`
 #[derive(Args)]
@@ -38,12 +38,17 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
     ];
     step("brood and the agent", &mut place.cargo(&programs))?;
 
+    plugins::shipped(place)?;
     let files = guest_files::make(place, Profile::Release)?;
     let mut command: Vec<OsString> = vec![
         place.program(Profile::Release, "brood").into(),
         "demo".into(),
         "--files".into(),
         files.into(),
+        "--policy".into(),
+        place.workspace.join("policies/default.toml").into(),
+        "--plugins".into(),
+        plugins::directory(place).into(),
     ];
     if options.json {
         command.push("--json".into());

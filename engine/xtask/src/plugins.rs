@@ -33,15 +33,25 @@ pub(crate) struct Options {
 /// The program that makes components of Python, from PyPI.
 const COMPONENTIZE_PY: &str = "componentize-py==0.25.1";
 
-/// What tests need: the plugins that ship, and the example in Python. The directory they are in.
-///
-/// Cargo finds what is built already, and the example is built again only when one of its sources is newer.
-pub(crate) fn for_tests(place: &Place) -> Result<PathBuf> {
+/// Where components are put.
+pub(crate) fn directory(place: &Place) -> PathBuf {
+    place.target.join("plugins")
+}
+
+/// Builds all plugins that ship; the directory they are in. Cargo finds what is built already.
+pub(crate) fn shipped(place: &Place) -> Result<PathBuf> {
     let directory = made(place)?;
     let toolchain = toolchain(place, Compiler::Any)?;
     for name in SHIPPED {
         ship(place, &toolchain, &directory, name)?;
     }
+    Ok(directory)
+}
+
+/// What tests need: the plugins that ship, and the example in Python, which is built again only when one of its sources is
+/// newer. The directory they are in.
+pub(crate) fn for_tests(place: &Place) -> Result<PathBuf> {
+    let directory = shipped(place)?;
     match python(place, &directory) {
         Ok(()) => {}
         Err(error) if place.is_ci() => return Err(error.context("the example in Python")),
@@ -51,7 +61,7 @@ pub(crate) fn for_tests(place: &Place) -> Result<PathBuf> {
 }
 
 fn made(place: &Place) -> Result<PathBuf> {
-    let directory = place.target.join("plugins");
+    let directory = directory(place);
     fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
     Ok(directory)
 }

@@ -1,10 +1,11 @@
 //! The demo: one lineage from boot to bill of memory, every number measured in this run.
 //!
 //! Boot a template, seal it, fill a warm pool; claim a mother, start a workload in her that counts in memory and on
-//! disk, fork her live into eight daughters, run another command in each, fork a daughter again, keep a checkpoint, let
+//! disk, fork her live into eight daughters, by way of the policies, run another command in each, fork a daughter again, keep a checkpoint, let
 //! time pass, fork the past, claim from the pool again, show the tree, end everything and count what is left.
 //! Machines that have shown what they can are paused: a workload that never rests would slow the rest of the demo.
 
+mod policy;
 mod residue;
 mod tree;
 
@@ -14,14 +15,20 @@ use std::time::Instant as Stopwatch;
 use anyhow::{Context, ensure};
 use brood_agent_proto::exec::ExecSpec;
 use brood_cell::protocol::Checkpoint;
-use brood_service::fork::{self, Daughter, IdentitySpec, LiveFork, Template, Warm};
+use brood_hooks::Resources;
+use brood_service::ask::{ForkSpec, Mother, MotherKind};
+use brood_service::fork::{self, Daughter, IdentitySpec, LiveFork, Template, Warm, wall_clock_ns};
 use brood_service::host::Host;
 use brood_service::machine::{Machine, Size};
 use brood_service::process;
 use serde::Serialize;
 
+use policy::{Billed, Policy};
+
 /// The daughters of the live fork.
 const DAUGHTERS: u32 = 8;
+/// More than the policy allows in one request.
+const TOO_MANY: u32 = 65;
 /// Warm daughters held ready; the mother and two more are claimed.
 const POOL: u32 = 3;
 const SIZE: Size = Size {
@@ -36,7 +43,7 @@ const WORKLOAD: &str = "mkdir -p /data && mount -t ext4 /dev/vda /data && i=0 &&
     while :; do i=$((i+1)); echo $i >> /data/count; echo $i >> /run/count; done";
 /// What the daughters are asked to do, one after the other.
 const COMMANDS: [&str; 8] = [
-    "echo \"I am $BROOD_NAME\"",
+    "echo \"I am $(uname -n)\"",
     "uname -n",
     "echo modules: $(wc -l < /proc/modules)",
     "echo up $(cut -d ' ' -f 1 /proc/uptime) s",
@@ -69,6 +76,7 @@ struct Row {
 struct Member {
     being: Being,
     row: Row,
+    born_ns: u64,
 }
 
 /// What a member is.
@@ -80,6 +88,13 @@ enum Being {
 impl Member {
     fn machine(&mut self) -> anyhow::Result<&mut Machine> {
         match &mut self.being {
+            Being::Machine(machine) => Ok(machine),
+            Being::Template(_) => anyhow::bail!("a template does not run"),
+        }
+    }
+
+    fn machine_ref(&self) -> anyhow::Result<&Machine> {
+        match &self.being {
             Being::Machine(machine) => Ok(machine),
             Being::Template(_) => anyhow::bail!("a template does not run"),
         }
@@ -100,27 +115,54 @@ impl Member {
     }
 }
 
-/// Runs the demo with the guest files in `files`.
+/// What the demo is made of.
+#[derive(Clone, Copy)]
+pub struct Sources<'a> {
+    /// A directory made by `brood prepare`.
+    pub files: &'a Path,
+    /// The file that binds plugins to hooks.
+    pub policy: &'a Path,
+    /// The directory with the components that it names.
+    pub plugins: &'a Path,
+}
+
+/// Runs the demo.
 ///
 /// # Errors
 /// Any step that does not do what it should.
-pub fn run(files: &Path, json: bool) -> anyhow::Result<()> {
-    let before = residue::look()?;
+pub fn run(sources: &Sources<'_>, json: bool) -> anyhow::Result<()> {
     let program = std::env::current_exe()?;
-    let host = Host::open(&program, files)?;
-    let mut members = lineage(&host)?;
+    // What hears cells begins with the first of them and lives as long as this process: it is there before the look.
+    Host::open(&program, sources.files)?.spawn()?.end()?;
+    let before = residue::look()?;
+    say("load and bind the policies");
+    let watch = Stopwatch::now();
+    let mut policy = Policy::open(&program, sources)?;
+    println!(
+        "  {} in {:.0} ms",
+        sources.policy.display(),
+        watch.elapsed().as_secs_f64() * 1e3
+    );
+    let host = Host::open(&program, sources.files)?;
+    let mut members = lineage(&host, &mut policy)?;
     measure_memory(&mut members)?;
+    bill(&members, &mut policy)?;
     let rows: Vec<&Row> = members.iter().map(|member| &member.row).collect();
     println!("\n{}", tree::draw(&rows));
     let rows = serde_json::to_value(&rows)?;
     brood_cell::Cell::end_all(members.into_iter().map(Member::into_cell))?;
     drop(host);
+    let decisions = serde_json::to_value(policy.end())?;
     let left = residue::look()?.beyond(&before);
     println!("left behind: {}", left.describe());
     if json {
         println!(
             "{}",
-            serde_json::json!({ "machines": rows, "left_behind": left.count() })
+            serde_json::json!({
+                "machines": rows,
+                "decisions": decisions,
+                "left_behind": left.count(),
+            })
         );
     }
     ensure!(left.count() == 0, "something was left behind");
@@ -132,7 +174,7 @@ const MOTHER: usize = 1;
 const FIRST_DAUGHTER: usize = 2;
 
 /// Builds the whole lineage; every machine of it is alive at the end.
-fn lineage(host: &Host) -> anyhow::Result<Vec<Member>> {
+fn lineage(host: &Host, policy: &mut Policy) -> anyhow::Result<Vec<Member>> {
     let (template, mut pool) = template(host)?;
     let boot_us = template.row.first_answer_us;
     let mut members = vec![template];
@@ -144,7 +186,7 @@ fn lineage(host: &Host) -> anyhow::Result<Vec<Member>> {
     say(&format!(
         "fork the running machine into {DAUGHTERS} daughters"
     ));
-    let slowest = live_fork(&mut members, MOTHER, DAUGHTERS, ("daughter", "d"))?;
+    let slowest = live_fork(&mut members, policy, (MOTHER, DAUGHTERS, "daughter"))?;
     differ(&mut members)?;
     println!(
         "  all {DAUGHTERS} answered {:.1} times faster than one boot ({:.0} ms against {:.0} ms)",
@@ -154,12 +196,15 @@ fn lineage(host: &Host) -> anyhow::Result<Vec<Member>> {
     );
     pause(members.get_mut(FIRST_DAUGHTER + 1..))?;
 
+    say("ask for more daughters than the policy allows");
+    denied(&mut members, policy)?;
+
     say("fork a daughter again");
-    live_fork(&mut members, FIRST_DAUGHTER, 1, ("granddaughter", "g"))?;
+    live_fork(&mut members, policy, (FIRST_DAUGHTER, 1, "granddaughter"))?;
     pause(members.get_mut(FIRST_DAUGHTER..))?;
 
     say("keep a checkpoint, let time pass, fork the past");
-    past(&mut members)?;
+    past(&mut members, policy)?;
     pause(members.get_mut(MOTHER..))?;
 
     say("claim again from the warm pool");
@@ -181,7 +226,7 @@ fn template(host: &Host) -> anyhow::Result<(Member, Vec<Warm>)> {
     let kernel = machine.shell("uname -sr")?;
     let boot_us = watch.elapsed().as_secs_f64() * 1e6;
     let mut row = Row {
-        id: machine.id.short(),
+        id: machine.id.to_string(),
         mother: None,
         kind: "template",
         hostname: "template".to_owned(),
@@ -215,11 +260,12 @@ fn template(host: &Host) -> anyhow::Result<(Member, Vec<Warm>)> {
         "  {POOL} warm daughters in {:.0} ms",
         watch.elapsed().as_secs_f64() * 1e3
     );
-    row.id = template.id().short();
+    row.id = template.id().to_string();
     Ok((
         Member {
             being: Being::Template(template),
             row,
+            born_ns: wall_clock_ns(),
         },
         pool,
     ))
@@ -257,34 +303,108 @@ fn pause(members: Option<&mut [Member]>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Forks member `mother` live; the slowest first answer of the daughters, microseconds.
+/// Whom the policies are told of; the template stands first in the list.
+fn mother_of(members: &[Member], kind: MotherKind, machine: &Machine) -> Mother {
+    let template = members.first().map(|member| &member.being);
+    Mother {
+        kind,
+        id: machine.id,
+        template: match template {
+            Some(Being::Template(template)) => template.id(),
+            _ => machine.id,
+        },
+        generation: machine.generation,
+        shape: shape(),
+        private_mib: process::memory(machine.pid()).map_or(0, |memory| {
+            u32::try_from(memory.private_kib >> 10).unwrap_or(u32::MAX)
+        }),
+        labels: Vec::new(),
+    }
+}
+
+/// What every machine of the demo has.
+fn shape() -> Resources {
+    Resources {
+        vcpu_milli: SIZE.vcpus * 1000,
+        memory_mib: u32::try_from(SIZE.ram_mib).unwrap_or(u32::MAX),
+        ..Resources::default()
+    }
+}
+
+/// Takes a member out of the list, for who needs her and the list.
+fn machine_at(members: &mut [Member], at: usize) -> anyhow::Result<&mut Machine> {
+    members.get_mut(at).context("no such member")?.machine()
+}
+
+/// Has member `mother` forked live by way of the policies; the slowest first answer of the daughters, microseconds.
 fn live_fork(
     members: &mut Vec<Member>,
-    mother: usize,
-    count: u32,
-    (kind, letter): (&'static str, &str),
+    policy: &mut Policy,
+    (mother, count, kind): (usize, u32, &'static str),
 ) -> anyhow::Result<f64> {
-    let mother = members
-        .get_mut(mother)
-        .context("no such member")?
-        .machine()?;
-    let LiveFork {
-        daughters,
-        workload_frozen,
-        mother_pause,
-        ..
-    } = fork::live(mother, count, Checkpoint::Drop)?;
-    println!("  mother-pause {mother_pause:.0} us, workload-frozen {workload_frozen:.0} us");
-    let daughters = daughters.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let named = |index: u32| identity(&format!("{letter}{index}"));
+    let alive = members.len();
+    let known = mother_of(
+        members,
+        MotherKind::Running,
+        members
+            .get(mother)
+            .context("no such member")?
+            .machine_ref()?,
+    );
+    let stamps = policy.ask(&ForkSpec::of(count), &known, alive)??;
+    let born = stamps.fork_live(machine_at(members, mother)?, Checkpoint::Drop)?;
+    let pause = born.pause.context("she ran")?;
+    println!(
+        "  mother-pause {:.0} us, workload-frozen {:.0} us",
+        pause.mother_pause, pause.workload_frozen
+    );
+    let daughters = policy.stamp(born, IN_MEMORY)?;
     let mut slowest = 0.0_f64;
-    for daughter in fork::stamp_all(daughters, named) {
-        let member = introduce(daughter?, (kind, members.len()), Some(mother_pause))?;
+    for daughter in daughters {
+        let member = introduce(daughter, (kind, members.len()), Some(pause.mother_pause))?;
         slowest = slowest.max(member.row.first_answer_us);
         members.push(member);
     }
     one_count(members, count as usize)?;
     Ok(slowest)
+}
+
+/// A fork that the policy denies, in the plugin's own words; the machine runs on.
+fn denied(members: &mut [Member], policy: &mut Policy) -> anyhow::Result<()> {
+    let alive = members.len();
+    let known = mother_of(
+        members,
+        MotherKind::Running,
+        members.get(MOTHER).context("no mother")?.machine_ref()?,
+    );
+    let Err(stopped) = policy.ask(&ForkSpec::of(TOO_MANY), &known, alive)? else {
+        anyhow::bail!("{TOO_MANY} daughters were not denied");
+    };
+    println!("  no fork of {TOO_MANY}: {stopped}");
+    let mother = machine_at(members, MOTHER)?;
+    let last = format!("tail -n 1 {IN_MEMORY}");
+    let before: u64 = mother.shell(&last)?.parse()?;
+    let line = format!("while [ $({last}) -le {before} ]; do :; done; {last}");
+    let after: u64 = mother.shell(&line)?.parse()?;
+    ensure!(after > before, "the mother stands at {before}");
+    println!("  the mother runs on: count {before}, then {after}");
+    Ok(())
+}
+
+/// What the lives of all machines cost until now.
+fn bill(members: &[Member], policy: &mut Policy) -> anyhow::Result<()> {
+    say("rate what the machines were given until now (an estimate of this demo, not a ledger)");
+    let now = wall_clock_ns();
+    let lives = members.iter().filter_map(|member| {
+        let machine = member.machine_ref().ok()?;
+        Some((machine.id, member.born_ns))
+    });
+    let Billed { lines, totals } = policy.bill(lives, &shape(), now)?;
+    for line in lines {
+        println!("  {line}");
+    }
+    println!("  together {totals}");
+    Ok(())
 }
 
 fn identity(hostname: &str) -> IdentitySpec {
@@ -319,8 +439,8 @@ fn introduce(
         .last()
         .and_then(|line| line.parse().ok());
     let row = Row {
-        id: machine.id.short(),
-        mother: machine.mother.map(|mother| mother.short()),
+        id: machine.id.to_string(),
+        mother: machine.mother.map(|mother| mother.to_string()),
         kind,
         hostname: confirm.hostname,
         machine_id: confirm.machine_id,
@@ -346,6 +466,7 @@ fn introduce(
     Ok(Member {
         being: Being::Machine(Box::new(machine)),
         row,
+        born_ns: wall_clock_ns(),
     })
 }
 
@@ -386,8 +507,14 @@ fn differ(members: &mut [Member]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn past(members: &mut Vec<Member>) -> anyhow::Result<()> {
-    let mother = members.get_mut(MOTHER).context("no mother")?.machine()?;
+fn past(members: &mut Vec<Member>, policy: &mut Policy) -> anyhow::Result<()> {
+    let alive = members.len();
+    let known = mother_of(
+        members,
+        MotherKind::Checkpoint,
+        members.get(MOTHER).context("no mother")?.machine_ref()?,
+    );
+    let mother = machine_at(members, MOTHER)?;
     let (units, longest) = mother.tend()?;
     println!(
         "  tended first: {units} units of 2 MiB that she has written are huge pages, pause {longest:.0} us at most"
@@ -406,10 +533,11 @@ fn past(members: &mut Vec<Member>) -> anyhow::Result<()> {
             kept + 20
         ))?
         .parse()?;
-    let born = checkpoint.fork(1)?.into_iter().collect::<Result<_, _>>()?;
-    for daughter in fork::stamp_all(born, |_| identity("past")) {
+    let stamps = policy.ask(&ForkSpec::of(1), &known, alive)??;
+    let born = stamps.fork_checkpoint(&mut checkpoint)?;
+    for daughter in policy.stamp(born, IN_MEMORY)? {
         let place = ("checkpoint", members.len());
-        let member = introduce(daughter?, place, Some(mother_pause))?;
+        let member = introduce(daughter, place, Some(mother_pause))?;
         let count = member.row.count_at_fork.context("no count in the past")?;
         ensure!(
             count <= kept && now >= kept + 20,

@@ -4,6 +4,9 @@ use std::fmt::Write;
 
 use super::Row;
 
+/// What is shown of a host name.
+const LONGEST_NAME: usize = 10;
+
 /// Draws every machine below its mother; a mother who is gone is a root of her own.
 pub(super) fn draw(rows: &[&Row]) -> String {
     let mut text = format!(
@@ -47,7 +50,14 @@ fn below(text: &mut String, rows: &[&Row], mother: &Row, indent: &str) {
 }
 
 fn line(text: &mut String, row: &Row, indent: &str, branch: &str) {
-    let name = format!("{indent}{branch}{} {}", row.hostname, row.id);
+    // A name that policy made holds the whole id, which stands beside it.
+    let short: String = row.hostname.chars().take(LONGEST_NAME).collect();
+    // Ids of sisters follow one another: what tells them apart is their end.
+    let end = row
+        .id
+        .get(row.id.len().saturating_sub(8)..)
+        .unwrap_or(&row.id);
+    let name = format!("{indent}{branch}{short} {end}");
     let number = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.0}"));
     let count = row
         .count_at_fork

@@ -52,7 +52,7 @@ impl Stamps {
     ///
     /// # Errors
     /// Her workload does not freeze, or the point cannot be taken. She runs on.
-    pub fn fork_live(self, mother: &mut Machine, keep: Checkpoint) -> Result<Born, Stopped> {
+    pub fn fork_live(self, mother: &mut Machine, keep: Checkpoint) -> Result<Born, Box<Stopped>> {
         match fork::live(mother, self.course.request.count, keep) {
             Ok(forked) => {
                 let pause = Pause {
@@ -74,7 +74,7 @@ impl Stamps {
     ///
     /// # Errors
     /// The point is gone.
-    pub fn fork_checkpoint(self, point: &mut Frozen) -> Result<Born, Stopped> {
+    pub fn fork_checkpoint(self, point: &mut Frozen) -> Result<Born, Box<Stopped>> {
         match point.fork(self.course.request.count) {
             Ok(daughters) => Ok(self.born(daughters)),
             Err(error) => Err(self.not_forked(error)),
@@ -85,7 +85,7 @@ impl Stamps {
     ///
     /// # Errors
     /// The pool has fewer, or one of them is gone.
-    pub fn claim(self, pool: &mut Vec<Warm>) -> Result<Born, Stopped> {
+    pub fn claim(self, pool: &mut Vec<Warm>) -> Result<Born, Box<Stopped>> {
         let count = self.stamps.len();
         let Some(rest) = pool.len().checked_sub(count) else {
             let error = anyhow::anyhow!(
@@ -114,7 +114,7 @@ impl Stamps {
         }
     }
 
-    fn not_forked(self, error: anyhow::Error) -> Stopped {
+    fn not_forked(self, error: anyhow::Error) -> Box<Stopped> {
         self.course.stopped(Why::Fork(error))
     }
 }

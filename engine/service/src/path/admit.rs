@@ -31,7 +31,7 @@ impl Asked {
     ///
     /// # Errors
     /// Denied, or queued.
-    pub async fn review(self, panels: &Panels, facts: Facts) -> Result<Reviewed, Stopped> {
+    pub async fn review(self, panels: &Panels, facts: Facts) -> Result<Reviewed, Box<Stopped>> {
         let Self {
             now,
             request,
@@ -92,7 +92,7 @@ impl Reviewed {
     ///
     /// # Errors
     /// Not even the fewest fit: denied or queued, as the policy says.
-    pub fn commit(self, holds: &mut Holds) -> Result<Admitted, Stopped> {
+    pub fn commit(self, holds: &mut Holds) -> Result<Admitted, Box<Stopped>> {
         let Self {
             mut course,
             granted,
@@ -116,7 +116,7 @@ impl Reviewed {
                 course.held = Some(held);
                 Ok(Admitted { course })
             }
-            Err(full) => Err(course.stopped(no_room(full))),
+            Err(full) => Err(course.stopped(no_room(*full))),
         }
     }
 }

@@ -131,13 +131,13 @@ struct Course {
 }
 
 impl Course {
-    fn stopped(self, why: impl Into<Why>) -> Stopped {
-        Stopped {
+    fn stopped(self, why: impl Into<Why>) -> Box<Stopped> {
+        Box::new(Stopped {
             why: why.into(),
             decisions: self.decisions,
             warnings: self.warnings,
             held: self.held,
-        }
+        })
     }
 }
 

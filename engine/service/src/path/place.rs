@@ -33,7 +33,7 @@ impl Admitted {
     ///
     /// # Errors
     /// A required policy failed, or fewer find a place than the caller takes.
-    pub async fn place(self, panels: &Panels, nodes: Vec<Node>) -> Result<Placed, Stopped> {
+    pub async fn place(self, panels: &Panels, nodes: Vec<Node>) -> Result<Placed, Box<Stopped>> {
         let mut course = self.course;
         let mut question = question(&course, &nodes);
         let room: Vec<u32> = nodes.iter().map(|node| node.room).collect();
@@ -42,33 +42,42 @@ impl Admitted {
         course
             .decisions
             .extend(decisions::<Placement>(panel, &said));
-        let placed = rank(&question, &said).and_then(|ranks| {
-            course.warnings.extend(ranks.warnings.iter().cloned());
-            let count = fitting(&ranks, &room).min(question.wanted.count);
-            if count < course.request.min_count {
-                course.warnings.extend(rejections(&ranks));
-                let wanted = question.wanted.count;
-                let unplaced = wanted - count;
-                return Err(PlacementError::NoRoom { unplaced, wanted });
-            }
-            if count < question.wanted.count {
-                let wanted = question.wanted.count;
-                course
-                    .warnings
-                    .push(format!("{count} of {wanted} daughters: no place for more"));
-            }
-            question.wanted.count = count;
-            fill(&question, &ranks, &room)
-        });
+        let placed = match rank(&question, &said) {
+            Ok(ranks) => fit(&mut course, &mut question, &ranks, &room),
+            Err(error) => Err(Box::new(error)),
+        };
         match placed {
             Ok(runs) => {
                 course.request.count = question.wanted.count;
                 let runs = runs.iter().map(|run| placed_run(run, &nodes)).collect();
                 Ok(Placed { course, runs })
             }
-            Err(error) => Err(course.stopped(error)),
+            Err(error) => Err(course.stopped(*error)),
         }
     }
+}
+
+/// Puts as many daughters onto places as fit, if that is as many as the caller takes.
+fn fit(
+    course: &mut Course,
+    question: &mut Question,
+    ranks: &Ranks,
+    room: &[u32],
+) -> Result<Vec<Run>, Box<PlacementError>> {
+    course.warnings.extend(ranks.warnings.iter().cloned());
+    let wanted = question.wanted.count;
+    let count = fitting(ranks, room).min(wanted);
+    if count < course.request.min_count {
+        course.warnings.extend(rejections(ranks));
+        let unplaced = wanted - count;
+        return Err(Box::new(PlacementError::NoRoom { unplaced, wanted }));
+    }
+    if count < wanted {
+        let words = format!("{count} of {wanted} daughters: no place for more");
+        course.warnings.push(words);
+    }
+    question.wanted.count = count;
+    fill(question, ranks, room).map_err(Box::new)
 }
 
 fn question(course: &Course, nodes: &[Node]) -> Question {

@@ -13,7 +13,7 @@ use brood_hooks::{Daughter, Id128, Mutation, Resources, Span};
 use brood_units::MachineId;
 
 use super::{Course, Panels, Placed, Stopped, Why};
-use crate::decision::decisions;
+use crate::decision::{Decision, decisions};
 use crate::fork::IdentitySpec;
 
 /// Longest host name that Linux takes, bytes (HOST_NAME_MAX, hostname(7)).
@@ -49,7 +49,7 @@ impl Placed {
     ///
     /// # Errors
     /// A policy refuses or fails, two of them disagree, or some daughter's stamp cannot be made.
-    pub async fn plan(self, panels: &Panels, first_id: MachineId) -> Result<Stamps, Stopped> {
+    pub async fn plan(self, panels: &Panels, first_id: MachineId) -> Result<Stamps, Box<Stopped>> {
         let Self { mut course, runs } = self;
         let first_id = Id128::from(first_id);
         let brief = Brief {
@@ -71,7 +71,7 @@ impl Placed {
         course.warnings.extend(planned.warnings.iter().cloned());
         match stamps(&course, &brief, &planned) {
             Ok(stamps) => Ok(Stamps { course, stamps }),
-            Err(why) => Err(course.stopped(why)),
+            Err(why) => Err(course.stopped(*why)),
         }
     }
 }
@@ -81,9 +81,19 @@ impl Stamps {
     pub fn stamps(&self) -> &[Stamp] {
         &self.stamps
     }
+
+    /// What was said until now.
+    pub fn decisions(&self) -> &[Decision] {
+        &self.course.decisions
+    }
+
+    /// Of policies.
+    pub fn warnings(&self) -> &[String] {
+        &self.course.warnings
+    }
 }
 
-fn stamps(course: &Course, brief: &Brief, planned: &Planned) -> Result<Vec<Stamp>, Why> {
+fn stamps(course: &Course, brief: &Brief, planned: &Planned) -> Result<Vec<Stamp>, Box<Why>> {
     let indices = 0..brief.daughters.count;
     let each = indices.map(|index| {
         let daughter = Daughter {
@@ -93,9 +103,9 @@ fn stamps(course: &Course, brief: &Brief, planned: &Planned) -> Result<Vec<Stamp
             ip: None,
             mac: None,
         };
-        let flaw = |flaw: String| Why::Plan {
-            daughter: index,
-            flaw,
+        let flaw = |flaw: String| {
+            let daughter = index;
+            Box::new(Why::Plan { daughter, flaw })
         };
         let plan = planned
             .of(&daughter)

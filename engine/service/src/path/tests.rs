@@ -3,6 +3,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use brood_hooks::admission::{Facts, Item, Verdict};
+use brood_hooks::mutation;
 use brood_hooks::mutation::{Network, Outcome, Patch, Plan};
 use brood_hooks::placement::{Answer, Bid, Candidate, Question, Ranking};
 use brood_hooks::{Alone, Ceiling, Decide, Failure, Hearing, Hook, Principal, Resources, Said};
@@ -60,14 +61,14 @@ fn names(_: &mutation::Brief) -> Outcome {
     })
 }
 
-use brood_hooks::mutation;
-
 const CEILING: Ceiling = Ceiling {
     per_request: 6,
     live_per_tenant: 8,
 };
 
-fn panels(plan: fn(&mutation::Brief) -> Outcome) -> Panels {
+type Planner = fn(&mutation::Brief) -> Outcome;
+
+fn panels(plan: Planner) -> Panels {
     Panels {
         admission: Box::new(Alone(CEILING)),
         placement: Box::new(Alone(By(bids))),
@@ -125,7 +126,7 @@ fn way(
     panels: &Panels,
     room: &[u32],
     holds: &mut Holds,
-) -> Result<Stamps, Stopped> {
+) -> Result<Stamps, Box<Stopped>> {
     let reviewed = ready(asked(spec).review(panels, Facts::default()))?;
     let placed = ready(reviewed.commit(holds)?.place(panels, nodes(room)))?;
     let mut first = [0; 16];
@@ -232,7 +233,7 @@ fn whatever_stops_a_request_after_its_admission_hands_back_what_was_held() {
             rules: Vec::new(),
         })
     };
-    let cases: [(fn(&mutation::Brief) -> Outcome, &[u32], &str); 4] = [
+    let cases: [(Planner, &[u32], &str); 4] = [
         (names, &[1, 2], "1 of 4 daughters found no place"),
         (refuses, &[9, 9], "not on Fridays"),
         (impossible, &[9, 9], "a variable to be removed"),
