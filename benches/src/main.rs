@@ -1,7 +1,8 @@
-//! Benches of the fork path. Every one prints rows of percentiles and, with `--json`, one object as its last line.
+//! Benches of the fork path and of the hooks. Every one prints rows of percentiles and, with `--json`, one object as its last line.
 
 mod baseline;
 mod fork;
+mod hooks;
 mod host;
 mod linux;
 mod memory;
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(about = "Benches of the fork path")]
+#[command(about = "Benches of the fork path and of the hooks")]
 struct Arguments {
     #[command(subcommand)]
     bench: Bench,
@@ -28,6 +29,24 @@ enum Bench {
         /// Forks of each row.
         #[arg(long, default_value_t = 500)]
         samples: usize,
+        /// Only rows whose name contains this.
+        #[arg(long)]
+        only: Option<String>,
+    },
+    /// The shipped policy plugins: latency of calls, of a whole fork's, of swaps, and of what is endless.
+    Hooks {
+        /// The `brood` program, which compiles components.
+        #[arg(long)]
+        program: PathBuf,
+        /// Where `cargo xtask plugins` puts components.
+        #[arg(long)]
+        plugins: PathBuf,
+        /// Print one JSON object as the last line.
+        #[arg(long)]
+        json: bool,
+        /// Calls of a row where many make sense.
+        #[arg(long, default_value_t = 100_000)]
+        calls: usize,
         /// Only rows whose name contains this.
         #[arg(long)]
         only: Option<String>,
@@ -56,6 +75,22 @@ fn main() -> anyhow::Result<()> {
         } => {
             let plan = fork::Plan { samples, only };
             fork::run(&host::Host::open()?, &plan, &mut report)?;
+            json
+        }
+        Bench::Hooks {
+            program,
+            plugins,
+            json,
+            calls,
+            only,
+        } => {
+            let plan = hooks::Plan {
+                calls,
+                only,
+                program,
+                plugins,
+            };
+            hooks::run(&plan, &mut report)?;
             json
         }
         Bench::LabRatio {

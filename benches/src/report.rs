@@ -51,6 +51,20 @@ impl Report {
         self.add(name, metric, "KiB", value);
     }
 
+    /// Adds one count, which has no unit.
+    pub(crate) fn count(&mut self, name: &str, metric: &str, value: f64) {
+        self.add(name, metric, "", value);
+    }
+
+    /// The median of a metric so far.
+    pub(crate) fn median(&mut self, name: &str, metric: &str) -> Option<f64> {
+        let samples = self
+            .samples
+            .get_mut(&(name.to_owned(), metric.to_owned()))?;
+        samples.sort_by(f64::total_cmp);
+        Some(percentile(samples, 0.50))
+    }
+
     /// Adds one ratio, which has no unit.
     pub(crate) fn ratio(&mut self, name: &str, metric: &str, value: f64) {
         self.add(name, metric, "times", value);

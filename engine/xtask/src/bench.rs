@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use crate::packages::{self, Need};
 use crate::place::{Place, Profile};
 use crate::process::{status, step};
-use crate::{guest_files, host, lab};
+use crate::{guest_files, host, lab, plugins};
 
 /// `cargo xtask bench`
 #[derive(Args)]
@@ -30,14 +30,16 @@ pub(crate) struct Options {
 enum Name {
     /// The fork path with a guest of a few pages: latency, pause, memory.
     Fork,
+    /// The shipped policy plugins: calls, whole forks, swaps, and endless ones.
+    Hooks,
     /// Linux guests: what is timed in one lab is only compared with what is timed in the same.
     LabRatio,
 }
 
 /// Where the numbers of a bench mean something.
 enum Ground {
-    /// On this machine, whatever its KVM.
-    Here,
+    /// On this machine, whatever its KVM, with these programs beside it.
+    Here(&'static [&'static str]),
     /// Where Linux guests run.
     Lab,
 }
@@ -46,7 +48,7 @@ impl Ground {
     /// The programs that a bench starts, beside its own.
     fn programs(&self) -> &'static [&'static str] {
         match self {
-            Self::Here => &["brood-cell"],
+            Self::Here(programs) => programs,
             Self::Lab => &["brood", "brood-agent"],
         }
     }
@@ -56,13 +58,15 @@ impl Name {
     fn subcommand(self) -> &'static str {
         match self {
             Self::Fork => "fork",
+            Self::Hooks => "hooks",
             Self::LabRatio => "lab-ratio",
         }
     }
 
     fn ground(self) -> Ground {
         match self {
-            Self::Fork => Ground::Here,
+            Self::Fork => Ground::Here(&["brood-cell"]),
+            Self::Hooks => Ground::Here(&["brood"]),
             Self::LabRatio => Ground::Lab,
         }
     }
@@ -84,8 +88,13 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
     let program = place.program(Profile::Release, "brood-bench");
     let mut arguments: Vec<OsString> = vec![options.name.subcommand().into()];
     arguments.extend(options.arguments.iter().cloned());
+    if matches!(options.name, Name::Hooks) {
+        let brood = place.program(Profile::Release, "brood");
+        arguments.extend(["--program".into(), brood.into()]);
+        arguments.extend(["--plugins".into(), plugins::shipped(place)?.into()]);
+    }
     match options.name.ground() {
-        Ground::Here => {
+        Ground::Here(_) => {
             let mut bench = Command::new(program);
             status("bench", bench.args(arguments).current_dir(&place.workspace))
         }
