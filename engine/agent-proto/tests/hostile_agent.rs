@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use brood_agent_proto::client::AttachEvent;
 use brood_agent_proto::exec::{AttachSpec, ExecId};
 use brood_agent_proto::frame::decode;
-use brood_agent_proto::{Client, ClientError, Reply, Request, frame, hello};
+use brood_agent_proto::{AgentError, Client, ClientError, Reply, Request, frame, hello};
 use brood_testkit::Random;
 
 /// A client whose agent says hello, then `script`'s bytes, and then nothing.
@@ -99,6 +99,23 @@ fn another_version_is_named() {
         ),
         "{error:?}"
     );
+}
+
+#[test]
+fn an_agent_that_closes_at_once_is_heard_to_the_end() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let limit = AgentError::Limit {
+        what: "connections".to_owned(),
+        limit: 128,
+    };
+    hello::write(&mut theirs, hello::VERSION).unwrap();
+    frame::write_frame(&mut theirs, &Reply::Error(limit.clone())).unwrap();
+    drop(theirs);
+    let mut client = Client::handshake(ours, Duration::from_secs(60)).unwrap();
+    match client.stats() {
+        Err(ClientError::Agent(error)) => assert_eq!(error, limit),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

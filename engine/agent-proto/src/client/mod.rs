@@ -99,7 +99,11 @@ impl Client {
             HelloError::Io(cause) if wire::is_timeout(&cause) => ClientError::Timeout(timeout),
             other => ClientError::Hello(other),
         };
-        hello::write(&mut wire, hello::VERSION).map_err(late)?;
+        match hello::write(&mut wire, hello::VERSION) {
+            // Whoever closes at once has said why: that comes with the hello, and is read by the first call.
+            Err(HelloError::Io(cause)) if cause.kind() == std::io::ErrorKind::BrokenPipe => {}
+            written => written.map_err(late)?,
+        }
         let theirs = hello::read(&mut wire).map_err(late)?;
         if theirs != hello::VERSION {
             return Err(ClientError::Version {
