@@ -75,7 +75,8 @@ fn a_fork_through_all_shipped_components_makes_what_was_admitted_and_holds_it_un
     };
     let mut mother = mother(&host);
     let mut holds = Holds::default();
-    let stamps = decide(&bound, &ForkSpec::of(3), &mother, &mut holds).expect("it is admitted");
+    let stamps =
+        decide(bound.panels(), &ForkSpec::of(3), &mother, &mut holds).expect("it is admitted");
     let hooks: Vec<_> = stamps
         .decisions()
         .iter()
@@ -118,7 +119,8 @@ fn a_denied_fork_says_the_plugins_words_and_touches_nobody() {
     };
     let mut mother = mother(&host);
     let mut holds = Holds::default();
-    let stopped = decide(&bound, &ForkSpec::of(65), &mother, &mut holds).expect_err("too many");
+    let stopped =
+        decide(bound.panels(), &ForkSpec::of(65), &mother, &mut holds).expect_err("too many");
     let Why::Denied { by, denial } = &stopped.why else {
         unreachable!("{stopped}")
     };
@@ -147,7 +149,7 @@ fn a_fork_for_more_than_is_allowed_is_narrowed_to_what_its_caller_takes() {
         ttl_ms: Some(60_000),
         ..ForkSpec::of(6)
     };
-    let stamps = decide(&bound, &spec, &mother, &mut holds).expect("two of six");
+    let stamps = decide(bound.panels(), &spec, &mother, &mut holds).expect("two of six");
     println!("{:?}", stamps.warnings());
     assert!(
         stamps
@@ -177,38 +179,32 @@ fn a_component_that_is_removed_gives_the_declared_fail_mode_and_the_engine_goes_
     let (Some(host), Some(whole)) = (host(), shipped()) else {
         return;
     };
-    // It is gone before it was ever loaded: the file is not bound, and says which component is missing.
     std::fs::remove_file(whole.components().join("spread.wasm")).expect("there");
-    let refusal = whole.open(SHIPPED).err().expect("it is missing");
-    assert!(refusal.contains("spread.wasm cannot be read"), "{refusal}");
     // What was loaded does not need its file.
     let mut mother = mother(&host);
     let mut holds = Holds::default();
-    let stamps = decide(&whole, &ForkSpec::of(1), &mother, &mut holds).expect("still bound");
+    let stamps =
+        decide(whole.panels(), &ForkSpec::of(1), &mother, &mut holds).expect("still bound");
     assert_eq!(stamps.decisions().len(), 3);
     drop(stamps);
-    // Without fuel it fails as if it were not there; placement is bound to fail open by default, and closed if told so.
-    let starved = |mode: &str| {
+    // Loaded without it, placement is bound all the same.
+    let declared = |mode: &str| {
         let binding = "[[placement]]\nplugin = \"spread\"";
-        let limits = format!("{binding}\nlimits = {{ fuel = 1 }}\non-failure = \"{mode}\"");
-        SHIPPED.replace(binding, &limits)
+        let file = SHIPPED.replace(binding, &format!("{binding}\non-failure = \"{mode}\""));
+        whole
+            .open(&file)
+            .expect("a file that is missing is no mistake")
     };
-    let open = bound(&starved("open")).expect("built");
+    let open = declared("open");
     let stamps = decide(&open, &ForkSpec::of(1), &mother, &mut Holds::default()).expect("open");
     assert_eq!(stamps.decisions()[1].standing, Standing::FailedOpen);
-    assert!(
-        stamps
-            .warnings()
-            .iter()
-            .any(|words| words.contains("fails open"))
-    );
-    let closed = bound(&starved("closed")).expect("built");
+    let told = |words: &String| words.contains("fails open") && words.contains("spread.wasm");
+    assert!(stamps.warnings().iter().any(told));
     let mut holds = Holds::default();
+    let closed = declared("closed");
     let stopped = decide(&closed, &ForkSpec::of(1), &mother, &mut holds).expect_err("closed");
-    assert!(
-        stopped.to_string().contains("used up its fuel"),
-        "{stopped}"
-    );
+    let words = stopped.to_string();
+    assert!(words.contains("spread.wasm cannot be read"), "{words}");
     let held = stopped.held.expect("it was admitted");
     assert_eq!(holds.end(held, 1), None);
     still_runs(&mut mother);

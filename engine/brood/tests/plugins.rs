@@ -10,7 +10,7 @@ use brood::plugin::child::compile_options;
 use brood::plugin::{ask, calls, open};
 use brood_hooks::admission::{Decision, decide};
 use brood_hooks::billing::{Action, Rated, Total};
-use brood_hooks::{Admission, Ceiling, Heard, Hook, Now, Panel, Said};
+use brood_hooks::{Admission, Ceiling, Failure, Heard, Hook, Now, Panel, Said};
 use brood_plugin_host::{Builtins, Host, Policies, block_on};
 use brood_policy::{Mode, PolicySet, parse};
 
@@ -218,23 +218,55 @@ fn own_copy(components: &Path) -> tempfile::TempDir {
     copy
 }
 
+/// The default policy with this fail mode at admission, from a directory without `quota.wasm`.
+fn removed_quota(components: &Path, on_failure: &str) -> (Vec<Said<Admission>>, Decision) {
+    let text = fs::read_to_string(workspace().join("policies/default.toml")).expect("reads");
+    let bound = "[[admission]]\nplugin = \"quota\"\n";
+    assert!(text.contains(bound));
+    let declared = format!("{bound}on-failure = \"{on_failure}\"\n");
+    let set = parse("removed.toml", &text.replace(bound, &declared))
+        .unwrap_or_else(|mistakes| unreachable!("{mistakes}"));
+    let copy = own_copy(components);
+    fs::remove_file(copy.path().join("quota.wasm")).expect("removes");
+    let host = open::host().expect("starts");
+    let policies = opened(&host, &set, copy.path());
+    let missing = policies.missing.first().expect("told").to_string();
+    assert!(missing.contains("plugin quota") && missing.contains("quota.wasm cannot be read"));
+    let said = block_on(policies.admission.hear(NOW, ask::admission()));
+    let absent = policies.admission.absent().next().expect("it is bound");
+    assert_eq!(absent.counters().failures(), 1);
+    let decision = decide(&ask::admission(), &said).remove(0);
+    (said, decision)
+}
+
 #[test]
-fn component_that_is_removed_is_missed_by_name_and_one_in_use_goes_on() {
+fn component_that_is_removed_fails_as_declared_and_one_in_use_goes_on() {
     let Some(components) = components() else {
         return;
     };
+    let names_it = |why: &Failure| why.to_string().contains("quota.wasm cannot be read");
+    let (said, decision) = removed_quota(&components, "closed");
+    assert!(matches!(&said[0].heard, Heard::Failed(why) if names_it(why)));
+    assert!(matches!(decision, Decision::Denied { .. }), "{decision:?}");
+
+    let (said, decision) = removed_quota(&components, "open");
+    assert!(matches!(&said[0].heard, Heard::Ignored(why) if names_it(why)));
+    let warning = said[0].warning().expect("it is not silent");
+    assert!(warning.contains("fails open"), "{warning}");
+    assert!(matches!(decision, Decision::Admitted(_)), "{decision:?}");
+
+    let (said, decision) = removed_quota(&components, "fallback:builtin-ceiling");
+    assert!(said[0].stands_in.as_ref().is_some_and(names_it));
+    let Decision::Admitted(admitted) = decision else {
+        unreachable!("{decision:?}")
+    };
+    assert_eq!(admitted.count, 3, "the ceiling's own limit");
+
     let copy = own_copy(&components);
     let (set, host) = (policy("default.toml"), open::host().expect("starts"));
     let policies = opened(&host, &set, copy.path());
     fs::remove_file(copy.path().join("quota.wasm")).expect("removes");
     hear(&set, &policies.admission, ask::admission());
-    // Neither without it, nor with something of the engine's own in its place.
-    let refused = Policies::open(&host, &set, copy.path(), &builtins());
-    let error = refused.err().expect("a component is missing").to_string();
-    assert!(
-        error.contains("plugin quota") && error.contains("quota.wasm cannot be read"),
-        "{error}"
-    );
 }
 
 /// The default policy with a quota that cannot answer, and what becomes of a fork.

@@ -24,6 +24,7 @@ use crate::thread::Queue;
 use crate::{Plugin, PluginVersion};
 
 pub use draft::Draft;
+pub(crate) use hear::Voice;
 pub use hear::{Decider, hear_all};
 
 /// Whose lines and measurements these are.

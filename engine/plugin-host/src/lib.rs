@@ -14,6 +14,7 @@
 //! Invariant: whatever a component or a file that claims to be one does, the engine goes on, and the call, the counters
 //! and the record say what happened.
 
+mod absent;
 mod binding;
 mod bindings;
 mod breaker;
@@ -38,6 +39,7 @@ mod trial;
 mod version;
 mod wit;
 
+pub use absent::Absent;
 pub use binding::{About, Asked, Binding, Decider, Draft, Fallback, hear_all};
 pub use call::{HostAnswer, LogLine, MetricPoint};
 pub use compile::{CompileError, CompileOptions};
@@ -49,7 +51,7 @@ pub use host::{
 };
 pub use pending::{Pending, block_on};
 pub use plugin::{Plugin, RollbackError};
-pub use policies::{Bindings, Builtins, OpenError, OpenErrors, Policies};
+pub use policies::{Bindings, Builtins, MissingComponent, OpenError, OpenErrors, Policies};
 pub use record::{
     RECORD_VERSION, ReadRecordError, Record, RecordLog, RecordNotKept, RecordOptions, RecordSink,
     Retention, WriteRecordError,

@@ -1,6 +1,7 @@
 //! A whole policy file, made ready: its plugins loaded, its bindings bound.
 //!
-//! Invariant: all of it or none. What is wrong with any plugin or binding is reported with everything else that is wrong.
+//! Invariant: all of it or none, with everything that is wrong reported at once; but a component whose file cannot be read
+//! leaves its bindings to their fail modes, so that an engine starts as it would have gone on.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,31 +10,63 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use brood_hooks::{Admission, Billing, Decide, Hearing, HookName, Mutation, Now, Panel, Placement};
+use brood_hooks::{
+    Admission, Billing, Decide, Hearing, HookName, Mutation, Now, Panel, Placement, Said,
+};
 use brood_policy::{BindingSpec, Mode, OnFailure, PluginSpec, PolicySet};
 
+use crate::absent::Absent;
 use crate::binding::{Asked, Binding, Fallback, hear_all};
 use crate::host::{AddError, BindError, BindableHook, Host};
 use crate::plugin::Plugin;
 
 /// The bindings of one hook, in their order.
-pub struct Bindings<H: BindableHook>(Vec<Arc<Binding<H>>>);
+pub struct Bindings<H: BindableHook> {
+    bound: Vec<Arc<Binding<H>>>,
+    absent: Vec<Absent<H>>,
+}
 
 impl<H: BindableHook> Bindings<H> {
-    /// Each of them.
+    /// Each of them that has its component.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Binding<H>>> {
-        self.0.iter()
+        self.bound.iter()
+    }
+
+    /// Each of them that has none.
+    pub fn absent(&self) -> impl Iterator<Item = &Absent<H>> {
+        self.absent.iter()
+    }
+
+    fn specs(&self) -> impl Iterator<Item = &BindingSpec> {
+        let bound = self.iter().map(|binding| binding.spec());
+        bound.chain(self.absent().map(Absent::spec))
     }
 }
 
 impl<H: BindableHook> Panel<H> for Bindings<H> {
     fn hear(&self, now: Now, ask: H::Ask) -> Hearing<'_, H> {
-        Box::pin(hear_all(&self.0, now, Asked::new(ask)))
+        let asked = Asked::new(ask);
+        let heard = hear_all(&self.bound, now, Arc::clone(&asked));
+        Box::pin(async move {
+            let mut said = heard.await;
+            for absent in &self.absent {
+                said.extend(absent.said(now, &asked).await);
+            }
+            if !self.absent.is_empty() {
+                let order = |said: &Said<H>| {
+                    let mut specs = self.specs();
+                    specs
+                        .find(|spec| spec.name() == said.binding)
+                        .map(|spec| spec.order)
+                };
+                said.sort_by_key(order);
+            }
+            said
+        })
     }
 
     fn shadows(&self) -> Vec<(String, String)> {
-        let shadows = self.iter().map(|binding| binding.spec());
-        let shadows = shadows.filter(|spec| spec.mode == Mode::Shadow);
+        let shadows = self.specs().filter(|spec| spec.mode == Mode::Shadow);
         shadows
             .map(|spec| (spec.name(), spec.plugin.clone()))
             .collect()
@@ -59,21 +92,28 @@ pub struct Policies {
     pub mutation: Bindings<Mutation>,
     /// At billing.
     pub billing: Bindings<Billing>,
+    /// Components whose files cannot be read, for the operator.
+    pub missing: Vec<MissingComponent>,
+}
+
+/// A component's file cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("plugin {plugin}: {} cannot be read: {source}; build it or put it back, and load the policy again", path.display())]
+pub struct MissingComponent {
+    /// The plugin.
+    pub plugin: String,
+    /// The file.
+    pub path: PathBuf,
+    /// Why.
+    pub source: io::Error,
 }
 
 /// One thing that is wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// A component's file cannot be read.
-    #[error("plugin {plugin}: {} cannot be read: {source}", path.display())]
-    Read {
-        /// The plugin.
-        plugin: String,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    /// A file is not there; no error by itself.
+    #[error(transparent)]
+    Missing(MissingComponent),
     /// A plugin is not ready.
     #[error(transparent)]
     Add(#[from] AddError),
@@ -115,13 +155,20 @@ impl Policies {
         builtins: &Builtins,
     ) -> Result<Self, OpenErrors> {
         let mut errors = OpenErrors::default();
-        let mut plugins = BTreeMap::new();
+        let (mut plugins, mut missing) = (BTreeMap::new(), Vec::new());
         for spec in &set.plugins {
-            match add(host, spec, directory) {
+            let bytes = match read(host, spec, directory) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    missing.push(error);
+                    continue;
+                }
+            };
+            match host.add(spec, &bytes) {
                 Ok(plugin) => {
                     plugins.insert(spec.id.clone(), plugin);
                 }
-                Err(error) => errors.0.push(error),
+                Err(error) => errors.0.push(error.into()),
             }
         }
         let admission = |name: &str| {
@@ -132,6 +179,7 @@ impl Policies {
             host,
             set,
             plugins: &plugins,
+            missing: &missing,
             errors: &mut errors,
         };
         let admission = binder.bind::<Admission>(&admission);
@@ -139,6 +187,7 @@ impl Policies {
         let mutation = binder.bind::<Mutation>(&no_builtin);
         let billing = binder.bind::<Billing>(&no_builtin);
         if !errors.0.is_empty() {
+            errors.0.extend(missing.into_iter().map(OpenError::Missing));
             return Err(errors);
         }
         Ok(Self {
@@ -147,6 +196,7 @@ impl Policies {
             placement,
             mutation,
             billing,
+            missing,
         })
     }
 }
@@ -156,24 +206,25 @@ fn no_builtin<H: BindableHook>(_: &str) -> Option<Fallback<H>> {
     None
 }
 
-fn add(host: &Host, spec: &PluginSpec, directory: &Path) -> Result<Arc<Plugin>, OpenError> {
+fn read(host: &Host, spec: &PluginSpec, directory: &Path) -> Result<Vec<u8>, MissingComponent> {
     let path = directory.join(&spec.component);
     let mut bytes = Vec::new();
     // One byte more than is allowed tells a file that is too large, however large it is.
     let limit = (host.component_mib() << 20) + 1;
     let read = File::open(&path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
-    read.map_err(|source| OpenError::Read {
-        plugin: spec.id.clone(),
+    let plugin = spec.id.clone();
+    read.map(|_| bytes).map_err(|source| MissingComponent {
+        plugin,
         path,
         source,
-    })?;
-    Ok(host.add(spec, &bytes)?)
+    })
 }
 
 struct Binder<'a> {
     host: &'a Host,
     set: &'a PolicySet,
     plugins: &'a BTreeMap<String, Arc<Plugin>>,
+    missing: &'a [MissingComponent],
     errors: &'a mut OpenErrors,
 }
 
@@ -194,9 +245,12 @@ impl Binder<'_> {
             .specs(H::NAME)
             .cloned()
             .partition(|spec| matches!(spec.on_failure, OnFailure::Fallback(_)));
-        let mut bound: Vec<Arc<Binding<H>>> = Vec::new();
+        let mut bindings = Bindings {
+            bound: Vec::new(),
+            absent: Vec::new(),
+        };
         for spec in firm {
-            bound.extend(self.one(spec, None));
+            self.one(spec, None, &mut bindings);
         }
         for spec in falling {
             let OnFailure::Fallback(name) = &spec.on_failure else {
@@ -205,36 +259,45 @@ impl Binder<'_> {
             let fallback = match name.strip_prefix("builtin-") {
                 Some(name) => builtin(name),
                 None => {
-                    let there = bound.iter().find(|binding| binding.spec().plugin == *name);
+                    let mut bound = bindings.iter();
+                    let there = bound.find(|binding| binding.spec().plugin == *name);
                     there.map(|binding| Fallback::Binding(Arc::clone(binding)))
                 }
             };
-            if fallback.is_none() {
+            // One that is absent answers nobody: whoever falls back to it fails closed.
+            let absent = bindings.absent().any(|other| other.spec().plugin == *name);
+            if fallback.is_none() && !absent {
                 let (binding, fallback) = (spec.name(), name.clone());
                 self.errors
                     .0
                     .push(OpenError::NoFallback { binding, fallback });
                 continue;
             }
-            bound.extend(self.one(spec, fallback));
+            self.one(spec, fallback, &mut bindings);
         }
-        bound.sort_by_key(|binding| binding.spec().order);
-        Bindings(bound)
+        bindings.bound.sort_by_key(|binding| binding.spec().order);
+        bindings
     }
 
-    /// Nothing for a plugin that was not loaded: that is reported already.
+    /// Nothing for a plugin that was refused: that is reported already.
     fn one<H: BindableHook>(
         &mut self,
         spec: BindingSpec,
         fallback: Option<Fallback<H>>,
-    ) -> Option<Arc<Binding<H>>> {
-        let plugin = self.plugins.get(&spec.plugin)?;
+        bindings: &mut Bindings<H>,
+    ) {
+        let missing = self.missing.iter().find(|one| one.plugin == spec.plugin);
+        if let Some(missing) = missing {
+            let absent = Absent::new(spec, fallback, missing.to_string());
+            bindings.absent.push(absent);
+            return;
+        }
+        let Some(plugin) = self.plugins.get(&spec.plugin) else {
+            return;
+        };
         match self.host.bind(spec, plugin, fallback) {
-            Ok(binding) => Some(binding),
-            Err(error) => {
-                self.errors.0.push(error.into());
-                None
-            }
+            Ok(binding) => bindings.bound.push(binding),
+            Err(error) => self.errors.0.push(error.into()),
         }
     }
 }

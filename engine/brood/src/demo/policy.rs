@@ -62,6 +62,9 @@ impl Policy {
         let state = Arc::new(VolatileState::default());
         let host = Host::start(&HostOptions::new(compile), state, Arc::new(Silent))?;
         let policies = Policies::open(&host, &set, sources.plugins, &Builtins::default())?;
+        for missing in &policies.missing {
+            println!("  warning: {missing}");
+        }
         Ok(Self {
             panels: Panels {
                 admission: Box::new(policies.admission),

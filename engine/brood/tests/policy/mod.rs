@@ -73,6 +73,11 @@ fn open(host: &Host, components: &Path, file: &str) -> Result<Panels, String> {
 }
 
 impl Bound {
+    /// Who is asked.
+    pub(crate) fn panels(&self) -> &Panels {
+        &self.panels
+    }
+
     /// Where its components are.
     pub(crate) fn components(&self) -> &Path {
         self.components.path()
@@ -86,7 +91,7 @@ impl Bound {
 
 /// Everything before the fork.
 pub(crate) fn decide(
-    bound: &Bound,
+    panels: &Panels,
     spec: &ForkSpec,
     machine: &Machine,
     holds: &mut Holds,
@@ -115,11 +120,8 @@ pub(crate) fn decide(
     let asked = Asked::new(Now::from_unix_nanos(1), request, spec);
     let place = node::here(&std::env::temp_dir(), 64, 1).expect("a host");
     block_on(async {
-        let reviewed = asked.review(&bound.panels, Facts::default()).await?;
-        let placed = reviewed
-            .commit(holds)?
-            .place(&bound.panels, vec![place])
-            .await?;
-        placed.plan(&bound.panels, id).await
+        let reviewed = asked.review(panels, Facts::default()).await?;
+        let placed = reviewed.commit(holds)?.place(panels, vec![place]).await?;
+        placed.plan(panels, id).await
     })
 }

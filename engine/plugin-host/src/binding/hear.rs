@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
-use brood_hooks::{Checked, Decide, Failure, Heard, Now, Said, Spent};
-use brood_policy::{Mode, OnFailure};
+use brood_hooks::{Checked, Decide, Failure, Heard, Now, Said, Spent, check};
+use brood_policy::{BindingSpec, Mode, OnFailure};
 
 use super::shadow::Comparison;
 use super::{Answered, Asked, Binding, Fallback, ended};
+use crate::counter;
 use crate::host::BindableHook;
 use crate::pending::{Pending, block_on, pending};
 
@@ -44,6 +45,30 @@ impl<H: BindableHook> Binding<H> {
         ran: Option<Ran<H>>,
     ) -> Said<H> {
         let (answered, spent) = ran.unwrap_or_else(|| (Err(ended()), None));
+        let voice = Voice {
+            spec: &self.spec,
+            fallback: self.fallback.as_ref(),
+            counters: &self.counters,
+        };
+        voice.say(now, asked, answered, spent).await
+    }
+}
+
+/// What mode and fail mode make of an answer, or of none.
+pub(crate) struct Voice<'a, H: BindableHook> {
+    pub(crate) spec: &'a BindingSpec,
+    pub(crate) fallback: Option<&'a Fallback<H>>,
+    pub(crate) counters: &'a counter::Shared,
+}
+
+impl<H: BindableHook> Voice<'_, H> {
+    pub(crate) async fn say(
+        &self,
+        now: Now,
+        asked: &Arc<Asked<H>>,
+        answered: Answered<H>,
+        spent: Option<Spent>,
+    ) -> Said<H> {
         let mut stands_in = None;
         let heard = match (answered, &self.spec.on_failure) {
             (Ok(answer), _) => self.counted(answer),
@@ -89,10 +114,12 @@ impl<H: BindableHook> Binding<H> {
     }
 
     async fn fall_back(&self, now: Now, asked: &Arc<Asked<H>>) -> Option<Answered<H>> {
-        match self.fallback.as_ref()? {
+        match self.fallback? {
             Fallback::Builtin(decider) => {
                 let answer = decider.decide(now, asked.ask());
-                Some(answer.and_then(|answer| self.checked(asked, answer)))
+                Some(answer.and_then(|answer| {
+                    check::<H>(asked.ask(), &self.spec.permits, answer).map_err(Failure::Malformed)
+                }))
             }
             Fallback::Binding(binding) => binding.start(now, asked).await,
         }
