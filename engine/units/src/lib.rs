@@ -3,7 +3,9 @@
 mod id;
 mod instant;
 mod stage;
+mod timestamp;
 
-pub use id::{MachineId, ParseMachineIdError};
+pub use id::{IntentId, KeyId, MachineId, ParseIdError};
 pub use instant::Instant;
 pub use stage::Stage;
+pub use timestamp::Timestamp;
