@@ -1,0 +1,45 @@
+//! The one database of the engine.
+//!
+//! ```text
+//!  write(job) ─► queue ─► writer thread: BEGIN, job, job, job …, COMMIT (synchronous=FULL) ─► answers
+//!  read(look) ─► a connection of its own, which sees what was committed and waits for nobody
+//! ```
+//!
+//! Invariant: an answer is sent after the commit that makes it true, and what a job wrote is kept whole or not at all.
+//! Jobs that wait share one commit. One process owns a state directory; a second one is refused.
+//!
+//! It keeps rows and decides nothing: no clock, no randomness, no network.
+
+mod decision;
+mod error;
+mod event;
+mod idempotency;
+mod intent;
+mod key;
+mod lock;
+mod machine;
+mod machine_list;
+mod open;
+mod plugin_state;
+mod reader;
+mod row;
+mod schema;
+mod secret;
+mod template;
+mod tenant;
+mod writer;
+
+pub use decision::DecisionRow;
+pub use error::{OpenError, StoreError};
+pub use event::{EventPage, EventRow, NewEvent};
+pub use idempotency::{Claim, IdempotencyRow};
+pub use intent::{HoldRow, IntentRow};
+pub use key::KeyRow;
+pub use machine::{Born, Life, MachineKind, MachineRow, MachineState, ShapeRow};
+pub use machine_list::{MachineQuery, Page};
+pub use open::{Store, StoreOptions};
+pub use plugin_state::{PluginEntry, PluginValue};
+pub use reader::Read;
+pub use secret::SecretRow;
+pub use template::{TemplateRow, Visibility};
+pub use writer::{Pending, Write};

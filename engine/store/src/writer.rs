@@ -1,0 +1,261 @@
+//! The one thread that writes.
+//!
+//! ```text
+//!  queue: a b c d e ─► BEGIN  a  b  (c fails: undone)  d  COMMIT ─► answers to a, b, c, d    next turn: e …
+//! ```
+//!
+//! Invariant: no answer before its commit. A job that fails is undone alone; a commit that fails is nobody's success.
+//! The queue has no bound of its own: who lets callers in bounds how many of them there are.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::mpsc;
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+
+use rusqlite::{Connection, Params};
+use tokio::sync::{oneshot, watch};
+
+use crate::{Read, StoreError};
+
+/// The most jobs of one commit.
+const TURN: usize = 256;
+
+/// What a job writes with. It reads as well, and sees what it wrote.
+pub struct Write<'a> {
+    pub(crate) read: Read<'a>,
+    pub(crate) last_event: &'a mut i64,
+}
+
+impl Write<'_> {
+    /// Runs one statement. After an error that ended the transaction nothing is written any more: it would be kept
+    /// without the rest of its job.
+    pub(crate) fn execute(&self, sql: &str, values: impl Params) -> Result<usize, StoreError> {
+        if self.connection.is_autocommit() {
+            return Err(StoreError::Full);
+        }
+        let mut statement = self.connection.prepare_cached(sql)?;
+        Ok(statement.execute(values)?)
+    }
+}
+
+impl<'a> std::ops::Deref for Write<'a> {
+    type Target = Read<'a>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.read
+    }
+}
+
+/// How the commit of a turn went, told to each of its jobs.
+type Tell = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+/// A job in its turn, or why it has none: whether what it wrote stays, and who waits for the commit.
+type Job = Box<dyn FnOnce(Result<&mut Write<'_>, StoreError>) -> (Fate, Tell) + Send>;
+
+/// Whom to tell what.
+type Told = (Tell, Result<(), StoreError>);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Keep,
+    Undo,
+}
+
+/// An answer that comes with the commit: a future, or [`Pending::wait`] for a thread that may stand still.
+#[must_use = "whether it was kept is in the answer"]
+pub struct Pending<T, E> {
+    answer: oneshot::Receiver<Result<T, E>>,
+}
+
+impl<T, E: From<StoreError>> Pending<T, E> {
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// Those of the job and of the database.
+    pub fn wait(self) -> Result<T, E> {
+        let closed = |_| Err(StoreError::Closed.into());
+        self.answer.blocking_recv().unwrap_or_else(closed)
+    }
+}
+
+impl<T, E: From<StoreError>> Future for Pending<T, E> {
+    type Output = Result<T, E>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = Pin::new(&mut self.answer).poll(context);
+        answer.map(|answer| answer.unwrap_or_else(|_| Err(StoreError::Closed.into())))
+    }
+}
+
+pub(crate) struct Writer {
+    queue: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    last_event: watch::Receiver<i64>,
+}
+
+impl Writer {
+    pub(crate) fn start(connection: Connection) -> Result<Self, StoreError> {
+        let last: i64 = connection.query_row(
+            "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0)",
+            [],
+            |row| row.get(0),
+        )?;
+        let (seen, last_event) = watch::channel(last);
+        let (queue, jobs) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || write_all(connection, &jobs, &seen))
+            .map_err(|error| StoreError::Disk(error.to_string()))?;
+        Ok(Self {
+            queue: Some(queue),
+            thread: Some(thread),
+            last_event,
+        })
+    }
+
+    pub(crate) fn last_event(&self) -> watch::Receiver<i64> {
+        self.last_event.clone()
+    }
+
+    pub(crate) fn write<T, E>(
+        &self,
+        job: impl FnOnce(&mut Write<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Pending<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let (tell, answer) = oneshot::channel::<Result<T, E>>();
+        let job: Job = Box::new(move |write| {
+            let done = match write {
+                // A panic is that job's alone: the others of its turn are kept.
+                Ok(write) => catch_unwind(AssertUnwindSafe(|| job(write)))
+                    .unwrap_or_else(|_| Err(StoreError::Closed.into())),
+                Err(error) => Err(error.into()),
+            };
+            let fate = if done.is_ok() { Fate::Keep } else { Fate::Undo };
+            let tell: Tell = Box::new(move |committed| {
+                let answer = done.and_then(|value| committed.map(|()| value).map_err(E::from));
+                // Who no longer waits does not want to know.
+                drop(tell.send(answer));
+            });
+            (fate, tell)
+        });
+        // Without a writer the job is dropped with its answer, which says so.
+        if let Some(queue) = &self.queue {
+            drop(queue.send(job));
+        }
+        Pending { answer }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            // It panics only where a job's answer does, and then there is nobody to tell.
+            drop(thread.join());
+        }
+    }
+}
+
+fn write_all(connection: Connection, jobs: &mpsc::Receiver<Job>, seen: &watch::Sender<i64>) {
+    while let Ok(first) = jobs.recv() {
+        let mut turn = Turn::new(&connection, *seen.borrow());
+        turn.run(first);
+        jobs.try_iter().take(TURN - 1).for_each(|job| turn.run(job));
+        let (told, last) = turn.commit();
+        seen.send_if_modified(|seen| std::mem::replace(seen, last) != last);
+        told.into_iter().for_each(|(tell, kept)| tell(kept));
+    }
+    // What stays in the log is durable all the same.
+    drop(connection.close());
+}
+
+/// One transaction and the jobs in it.
+struct Turn<'a> {
+    connection: &'a Connection,
+    /// Jobs whose fate is the commit's.
+    waiting: Vec<Tell>,
+    /// Jobs whose fate is known.
+    told: Vec<Told>,
+    /// The last event that is committed, and the last one of this turn.
+    committed: i64,
+    last: i64,
+}
+
+impl<'a> Turn<'a> {
+    const fn new(connection: &'a Connection, committed: i64) -> Self {
+        Self {
+            connection,
+            waiting: Vec::new(),
+            told: Vec::new(),
+            committed,
+            last: committed,
+        }
+    }
+
+    fn run(&mut self, job: Job) {
+        let event_before = self.last;
+        let begun = self.begin();
+        let (fate, tell) = match begun {
+            Ok(()) => job(Ok(&mut Write {
+                read: Read {
+                    connection: self.connection,
+                },
+                last_event: &mut self.last,
+            })),
+            Err(error) => job(Err(error)),
+        };
+        self.waiting.push(tell);
+        // A full disk or a failed write ends the transaction for all (sqlite.org, "Response To Errors Within A
+        // Transaction"); the jobs that follow get another one.
+        if self.connection.is_autocommit() {
+            return self.lose(&StoreError::Full);
+        }
+        let ended = match fate {
+            Fate::Keep => self.connection.execute_batch("RELEASE job"),
+            Fate::Undo => {
+                self.last = event_before;
+                let undo = "ROLLBACK TO job; RELEASE job";
+                self.connection.execute_batch(undo)
+            }
+        };
+        if let Err(error) = ended {
+            self.lose(&error.into());
+        }
+    }
+
+    fn begin(&self) -> Result<(), StoreError> {
+        let begin = match self.connection.is_autocommit() {
+            true => "BEGIN IMMEDIATE; SAVEPOINT job",
+            false => "SAVEPOINT job",
+        };
+        Ok(self.connection.execute_batch(begin)?)
+    }
+
+    /// Nothing of the turn until now is kept.
+    fn lose(&mut self, why: &StoreError) {
+        if !self.connection.is_autocommit() {
+            // If this fails the connection is of no use, and every later turn finds that out and says so.
+            drop(self.connection.execute_batch("ROLLBACK"));
+        }
+        self.last = self.committed;
+        let lost = self.waiting.drain(..);
+        self.told.extend(lost.map(|tell| (tell, Err(why.clone()))));
+    }
+
+    /// Commits, and gives out whom to tell what, and the last event that is committed.
+    fn commit(mut self) -> (Vec<Told>, i64) {
+        if !self.connection.is_autocommit() {
+            match self.connection.execute_batch("COMMIT") {
+                Ok(()) => {
+                    let kept = self.waiting.drain(..);
+                    self.told.extend(kept.map(|tell| (tell, Ok(()))));
+                }
+                Err(error) => self.lose(&error.into()),
+            }
+        }
+        (self.told, self.last)
+    }
+}
