@@ -27,6 +27,7 @@ const KVM_AND_SERVERS: &[&str] = &[
 ];
 const SERVICE_MAY_USE: &[&str] = &[
     "brood-units",
+    "brood-crash-point",
     "brood-agent-proto",
     "brood-image",
     "brood-cell",
@@ -40,6 +41,10 @@ const SERVICE_MAY_USE: &[&str] = &[
 /// Every crate but those at the top, lower crates first. Crates still to come have their rows before they exist.
 pub(super) const CRATES: &[Rule] = &[
     rule("brood-units", &[], KVM_AND_SERVERS),
+    // Passed by whatever sends a message or commits.
+    rule("brood-crash-point", &[], KVM_AND_SERVERS),
+    // What cells, the supervisor and the engine, separate processes, have in common.
+    rule("brood-control", &[], KVM_AND_SERVERS),
     rule("brood-agent-proto", &["brood-units"], KVM_AND_SERVERS),
     rule(
         "brood-agent",
@@ -54,6 +59,8 @@ pub(super) const CRATES: &[Rule] = &[
         "brood-cell",
         &[
             "brood-units",
+            "brood-control",
+            "brood-crash-point",
             "brood-agent-proto",
             "brood-devices",
             "brood-vmm",
@@ -79,13 +86,17 @@ pub(super) const CRATES: &[Rule] = &[
         &["brood-units", "brood-hooks", "brood-policy"],
         KVM,
     ),
-    rule("brood-store", &["brood-units"], KVM),
+    rule("brood-store", &["brood-units", "brood-crash-point"], KVM),
     rule(
         "brood-meter",
         &["brood-units", "brood-hooks"],
         KVM_AND_SERVERS,
     ),
-    rule("brood-supervisor", &["brood-units"], SERVERS),
+    rule(
+        "brood-supervisor",
+        &["brood-units", "brood-control", "brood-crash-point"],
+        KVM_AND_SERVERS,
+    ),
     rule(
         "brood-service",
         SERVICE_MAY_USE,
