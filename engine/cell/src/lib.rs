@@ -6,7 +6,6 @@
 mod client;
 pub mod process;
 pub mod protocol;
-mod seqpacket;
 
 /// The clock that a cell's events are stamped with, for who measures from before one to after it.
 pub use brood_vmm::now;

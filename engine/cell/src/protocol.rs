@@ -7,6 +7,7 @@
 use brood_units::Instant;
 use serde::{Deserialize, Serialize};
 
+pub use brood_control::ChildEnd;
 /// The command line that a Linux guest of a cell needs.
 pub use brood_vmm::boot::CMDLINE;
 
@@ -332,17 +333,6 @@ pub enum Event {
     },
     /// A process this cell had forked has ended, and its status was the cell's to take.
     ChildEnded(ChildEnd),
-}
-
-/// How a process ended, as the kernel tells its parent (man 2 waitpid).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChildEnd {
-    /// Its process id in the engine's namespace.
-    pub pid: u32,
-    /// Its exit code, if it exited.
-    pub code: Option<i32>,
-    /// The signal that killed it, if one did.
-    pub signal: Option<i32>,
 }
 
 /// How a machine came to its end.

@@ -1,21 +1,35 @@
-//! The processes this cell has forked: it takes their status when they end and tells the engine how they ended.
+//! The children of a cell or of the supervisor: their status is taken when they end.
 //!
-//! A daughter is a child of the cell she was forked by as long as that cell lives; then the engine, the reaper of all
-//! cells, inherits her. `SIGCHLD` is blocked in every thread, so it interrupts no vCPU, and read from a signalfd in
-//! the main loop. Invariant: no child that has ended stays a zombie for longer than one turn of that loop. Unsafe:
-//! the signal calls.
+//! A daughter is a child of the cell she was forked by as long as that cell lives; then the reaper of all cells inherits
+//! her. `SIGCHLD` is blocked in every thread, so it interrupts no vCPU, and read from a signalfd in the main loop.
+//! Invariant: no child that has ended stays a zombie for longer than one turn of that loop. Unsafe: the signal calls.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use crate::protocol::ChildEnd;
+use serde::{Deserialize, Serialize};
+
+/// How a process ended, as the kernel tells its parent (man 2 waitpid).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChildEnd {
+    /// Its process id in the engine's namespace.
+    pub pid: u32,
+    /// Its exit code, if it exited.
+    pub code: Option<i32>,
+    /// The signal that killed it, if one did.
+    pub signal: Option<i32>,
+}
 
 /// Where the ends of children are heard.
-pub(super) struct Children(OwnedFd);
+#[derive(Debug)]
+pub struct Children(OwnedFd);
 
 impl Children {
     /// Blocks `SIGCHLD` for this thread and all it will start, and listens for it.
-    pub(super) fn new() -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// The host has no more descriptors.
+    pub fn new() -> io::Result<Self> {
         let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: the out-pointer is a live local.
         unsafe { libc::sigemptyset(set.as_mut_ptr()) };
@@ -38,12 +52,12 @@ impl Children {
     }
 
     /// Becomes readable when a child has ended.
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+    pub fn fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 
     /// Takes the status of every child that has ended.
-    pub(super) fn take_ended(&self) -> Vec<ChildEnd> {
+    pub fn take_ended(&self) -> Vec<ChildEnd> {
         let mut signal = [0_u8; std::mem::size_of::<libc::signalfd_siginfo>()];
         // Several ends may share one signal, so what it says is not looked at; EAGAIN means it was taken already.
         rustix::io::read(&self.0, &mut signal).ok();
@@ -65,7 +79,7 @@ impl Children {
     }
 
     /// In a forked child: the mother's descriptor is not ours to close.
-    pub(super) fn forget(self) {
+    pub fn forget(self) {
         std::mem::forget(self);
     }
 }

@@ -16,9 +16,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The largest packet either side sends.
-pub(crate) const MAX_BYTES: usize = 16 << 10;
+pub const MAX_BYTES: usize = 16 << 10;
 /// The most descriptors one packet carries (SCM_MAX_FD in the kernel).
-pub(crate) const MAX_FDS: usize = 253;
+pub const MAX_FDS: usize = 253;
 
 /// A control socket could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -44,15 +44,19 @@ pub enum SocketError {
 
 /// One end of a control socket.
 #[derive(Debug)]
-pub(crate) struct Control(OwnedFd);
+pub struct Control(OwnedFd);
 
 impl Control {
-    pub(crate) fn new(fd: OwnedFd) -> Self {
+    /// The end that `fd` is.
+    pub fn new(fd: OwnedFd) -> Self {
         Self(fd)
     }
 
     /// Two connected ends, both close-on-exec.
-    pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    ///
+    /// # Errors
+    /// The host has no more descriptors.
+    pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
         socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -61,12 +65,16 @@ impl Control {
         )
     }
 
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+    /// Its descriptor.
+    pub fn fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 
     /// Sends a message and waits for room if need be.
-    pub(crate) fn send<T: Serialize>(
+    ///
+    /// # Errors
+    /// The peer is gone, or the message does not fit a packet.
+    pub fn send<T: Serialize>(
         &self,
         message: &T,
         fds: &[BorrowedFd<'_>],
@@ -75,7 +83,10 @@ impl Control {
     }
 
     /// As [`Control::send`], but fails where it would wait.
-    pub(crate) fn send_at_once<T: Serialize>(
+    ///
+    /// # Errors
+    /// Also where there is no room.
+    pub fn send_at_once<T: Serialize>(
         &self,
         message: &T,
         fds: &[BorrowedFd<'_>],
@@ -114,27 +125,66 @@ impl Control {
         Ok(())
     }
 
-    pub(crate) fn receive<T: DeserializeOwned>(&self) -> Result<(T, Vec<OwnedFd>), SocketError> {
-        let mut bytes = [0_u8; MAX_BYTES];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    /// The next message, waiting for it.
+    ///
+    /// # Errors
+    /// The peer is gone, or the packet is not such a message; the socket can be used on in the latter case.
+    pub fn receive<T: DeserializeOwned>(&self) -> Result<(T, Vec<OwnedFd>), SocketError> {
+        let packet = self.packet(RecvFlags::empty())?;
+        Ok((postcard::from_bytes(packet.bytes())?, packet.fds))
+    }
+
+    /// As [`Control::receive`], but none where it would wait.
+    ///
+    /// # Errors
+    /// As [`Control::receive`].
+    pub fn receive_at_once<T: DeserializeOwned>(
+        &self,
+    ) -> Result<Option<(T, Vec<OwnedFd>)>, SocketError> {
+        match self.packet(RecvFlags::DONTWAIT) {
+            Err(SocketError::Call(Errno::WOULDBLOCK)) => Ok(None),
+            Err(error) => Err(error),
+            Ok(packet) => Ok(Some((postcard::from_bytes(packet.bytes())?, packet.fds))),
+        }
+    }
+
+    /// The next message, without waiting, and the process id of its sender where the socket was told to name it
+    /// (SO_PASSCRED). Descriptors that came along are closed.
+    ///
+    /// # Errors
+    /// As [`Control::receive`]; there is none yet.
+    pub fn receive_from<T: DeserializeOwned>(&self) -> Result<(T, Option<u32>), SocketError> {
+        let packet = self.packet(RecvFlags::DONTWAIT)?;
+        Ok((postcard::from_bytes(packet.bytes())?, packet.sender))
+    }
+
+    fn packet(&self, flags: RecvFlags) -> Result<Packet, SocketError> {
+        let mut packet = Packet {
+            buffer: [0; MAX_BYTES],
+            length: 0,
+            fds: Vec::new(),
+            sender: None,
+        };
+        let mut space =
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS), ScmCredentials(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = retry(|| {
-            let mut slices = [IoSliceMut::new(&mut bytes)];
-            recvmsg(
-                &self.0,
-                &mut slices,
-                &mut ancillary,
-                RecvFlags::CMSG_CLOEXEC,
-            )
+            let mut slices = [IoSliceMut::new(&mut packet.buffer)];
+            let flags = flags | RecvFlags::CMSG_CLOEXEC;
+            recvmsg(&self.0, &mut slices, &mut ancillary, flags)
         })
         .map_err(|errno| match errno {
             Errno::CONNRESET => SocketError::Closed,
             other => SocketError::Call(other),
         })?;
-        let mut fds = Vec::new();
         for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                fds.extend(rights);
+            match message {
+                RecvAncillaryMessage::ScmRights(rights) => packet.fds.extend(rights),
+                RecvAncillaryMessage::ScmCredentials(credentials) => {
+                    let pid = credentials.pid.as_raw_nonzero().get();
+                    packet.sender = Some(pid.unsigned_abs());
+                }
+                _ => {}
             }
         }
         if received.bytes == 0 {
@@ -143,11 +193,31 @@ impl Control {
         if received.flags.contains(ReturnFlags::TRUNC) {
             return Err(SocketError::TooLarge {
                 bytes: received.bytes,
-                fds: fds.len(),
+                fds: packet.fds.len(),
             });
         }
-        let packet = bytes.get(..received.bytes).unwrap_or_default();
-        Ok((postcard::from_bytes(packet)?, fds))
+        packet.length = received.bytes;
+        Ok(packet)
+    }
+}
+
+impl AsFd for Control {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd()
+    }
+}
+
+/// What one call received.
+struct Packet {
+    buffer: [u8; MAX_BYTES],
+    length: usize,
+    fds: Vec<OwnedFd>,
+    sender: Option<u32>,
+}
+
+impl Packet {
+    fn bytes(&self) -> &[u8] {
+        self.buffer.get(..self.length).unwrap_or_default()
     }
 }
 

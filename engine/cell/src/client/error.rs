@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::protocol::{Ending, Refusal};
-use crate::seqpacket::SocketError;
+use brood_control::SocketError;
 
 /// A cell could not be started, asked or heard.
 #[derive(Debug, thiserror::Error)]

@@ -17,7 +17,7 @@ use super::{Cell, CellError, birth};
 use crate::protocol::{
     Checkpoint, ForkSpec, ForkTimes, MAX_DAUGHTERS, Refusal, Reply, Request, Start,
 };
-use crate::seqpacket::Control;
+use brood_control::Control;
 
 /// A fork as the engine sees it.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use super::exits::Exits;
 use super::reader::Heard;
 use super::{LayerSource, PATIENCE};
 use crate::protocol::{Ask, Ending, Event, FromCell, Refusal, Reply, Request};
-use crate::seqpacket::{Control, SocketError};
+use brood_control::{Control, SocketError};
 
 /// The most answers to asks that were given up, and the most events, that wait to be looked at.
 const MAX_ANSWERS: usize = 64;

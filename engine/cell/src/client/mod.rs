@@ -31,7 +31,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::protocol::{
     Ask, BirthTimes, Event, GuestSpec, MachineSpec, Reply, Request, Sealed, Stats, VERSION,
 };
-use crate::seqpacket::{Control, SocketError};
+use brood_control::{Control, SocketError};
 use error::call;
 use line::{Inbox, Kin, Line};
 

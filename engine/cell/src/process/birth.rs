@@ -11,7 +11,7 @@ use super::fork::{Calling, Infant};
 use super::microvm::Microvm;
 use super::refusal::{because, refuse};
 use crate::protocol::{BirthTimes, Event, FromCell, Refusal, Start, VERSION};
-use crate::seqpacket::Control;
+use brood_control::Control;
 
 const BIRTH: &str = "birth";
 const REMEDY: &str = "free memory, descriptors or processes on the host and fork again";

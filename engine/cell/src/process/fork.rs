@@ -23,7 +23,7 @@ use brood_vmm::{ClockPolicy, now};
 use super::microvm::{Microvm, Standing};
 use super::refusal::{because, refuse};
 use crate::protocol::{Checkpoint, Event, ForkSpec, ForkTimes, FromCell, Refusal, Start};
-use crate::seqpacket::Control;
+use brood_control::Control;
 
 const FORK: &str = "fork";
 /// The shortest sleep there is: timer slack makes it about 50 µs.

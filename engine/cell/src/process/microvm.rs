@@ -9,10 +9,10 @@
 
 use brood_vmm::{ClockPolicy, GuestRam, KvmHost, Machine, MachineState, Vcpus};
 
-use super::children::Children;
 use super::refusal::{because, refuse};
 use super::shared::Shared;
 use crate::protocol::{MachineSpec, OrphanPolicy, Refusal};
+use brood_control::Children;
 
 /// State read but not yet running again, and what its clocks do when it does.
 pub(super) struct Standing {

@@ -11,7 +11,6 @@
 
 mod birth;
 mod boot;
-mod children;
 mod exits;
 mod fork;
 mod hardware;
@@ -25,7 +24,7 @@ mod warm;
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use crate::protocol::{Ask, Ending, Event, FromCell, Reply, Request, VERSION};
-use crate::seqpacket::Control;
+use brood_control::Control;
 
 /// Runs a cell over the control socket on standard input, until its machine or its engine ends.
 ///
@@ -55,7 +54,7 @@ pub fn main() -> std::process::ExitCode {
         }
     };
     // Before any other thread starts, which inherits what is blocked.
-    let children = match children::Children::new() {
+    let children = match brood_control::Children::new() {
         Ok(children) => children,
         Err(_) => return std::process::ExitCode::from(1),
     };

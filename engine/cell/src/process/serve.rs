@@ -11,7 +11,6 @@ use brood_bare_guest::mailbox::Command;
 use brood_vmm::{VcpuEnd, now};
 
 use super::birth;
-use super::children::Children;
 use super::fork::{self, Forked, Infant};
 use super::hardware::Work;
 use super::microvm::Microvm;
@@ -21,7 +20,8 @@ use super::warm;
 use crate::protocol::{
     Ask, Ending, Event, FromCell, MAX_UNITS, OrphanPolicy, Refusal, Reply, Request, Sealed, Stats,
 };
-use crate::seqpacket::{Control, SocketError};
+use brood_control::Children;
+use brood_control::{Control, SocketError};
 
 /// KVM_SYSTEM_EVENT_SHUTDOWN (KVM API 5).
 const SYSTEM_EVENT_SHUTDOWN: u32 = 1;
