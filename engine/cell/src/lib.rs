@@ -10,6 +10,6 @@ pub mod protocol;
 /// The clock that a cell's events are stamped with, for who measures from before one to after it.
 pub use brood_vmm::now;
 pub use client::{
-    Births, Cell, CellError, CellProgram, Collapsed, EndCause, Fork, LayerSource, WarmParts,
-    become_reaper,
+    Births, Cell, CellError, CellProgram, Collapsed, EndCause, Ends, Fork, Handle, LayerSource,
+    WarmParts, become_reaper,
 };

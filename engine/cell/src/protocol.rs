@@ -4,7 +4,7 @@
 //! an event. The first packet in each direction carries [`VERSION`]. Messages are postcard; enums grow at the end
 //! only, so that a cell keeps speaking the protocol it was born with.
 
-use brood_units::Instant;
+use brood_units::{Instant, MachineId};
 use serde::{Deserialize, Serialize};
 
 pub use brood_control::ChildEnd;
@@ -133,6 +133,45 @@ pub enum Request {
     Orphan(OrphanPolicy),
     /// End now.
     Kill,
+    /// An engine takes the cell over: what was said before the answer was for another.
+    Hello {
+        /// Protocol version of the engine.
+        version: u32,
+        /// Returned with the answer.
+        nonce: [u8; 16],
+    },
+    /// Which machine the engine calls this. Daughters have no name until they are given one.
+    Name {
+        /// Its id.
+        id: MachineId,
+    },
+}
+
+impl Request {
+    /// What is asked for, as crash points and logs name it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Boot { .. } => "cell: boot",
+            Self::Load { .. } => "cell: load",
+            Self::Resume => "cell: resume",
+            Self::Pause => "cell: pause",
+            Self::Fork(_) => "cell: fork",
+            Self::Seal => "cell: seal",
+            Self::Template => "cell: template",
+            Self::Collapse { .. } => "cell: collapse",
+            Self::Stats => "cell: stats",
+            Self::Console { .. } => "cell: console",
+            Self::Mailbox { .. } => "cell: mailbox",
+            Self::VsockOpen { .. } => "cell: vsock open",
+            Self::VsockListen => "cell: vsock listen",
+            Self::VsockServe { .. } => "cell: vsock serve",
+            Self::GiveLayer => "cell: give layer",
+            Self::Orphan(_) => "cell: orphan",
+            Self::Kill => "cell: kill",
+            Self::Hello { .. } => "cell: hello",
+            Self::Name { .. } => "cell: name",
+        }
+    }
 }
 
 /// What a cell does when the engine's end of its socket closes.
@@ -224,6 +263,39 @@ pub enum Reply {
         /// Output.
         bytes: Vec<u8>,
     },
+    /// The greeting is returned.
+    Hello {
+        /// Protocol version of the cell.
+        version: u32,
+        /// As it was sent.
+        nonce: [u8; 16],
+        /// What the cell is.
+        state: CellState,
+    },
+}
+
+/// What a cell is, for an engine that did not start it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellState {
+    /// Which machine an engine called it, if one has.
+    pub name: Option<MachineId>,
+    /// The hardware.
+    pub machine: MachineSpec,
+    /// Whether it runs.
+    pub motion: Motion,
+    /// How often this machine's line was forked before it was born.
+    pub depth: u32,
+}
+
+/// Whether a machine runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Motion {
+    /// Its vCPUs run.
+    Running,
+    /// They stand still and can be resumed.
+    Paused,
+    /// A checkpoint, which has none.
+    Frozen,
 }
 
 /// What a sealing did.
@@ -359,8 +431,22 @@ pub enum Ending {
     },
     /// The engine asked for it.
     Killed,
-    /// The engine's end of the control socket closed.
+    /// The other end of the control socket closed, or the supervisor has gone.
     Orphaned,
+}
+
+impl std::fmt::Display for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::PowerOff => f.write_str("the guest powered off"),
+            Self::Reboot => f.write_str("the guest asked for a reset"),
+            Self::Panic { message } => write!(f, "the guest's kernel panicked: {message}"),
+            Self::TripleFault { vcpu } => write!(f, "the guest triple-faulted on vCPU {vcpu}"),
+            Self::Refused { reason } => write!(f, "the machine could not go on: {reason}"),
+            Self::Killed => f.write_str("the engine asked for its end"),
+            Self::Orphaned => f.write_str("its engine or supervisor has gone"),
+        }
+    }
 }
 
 /// Why a cell did not do what it was asked.

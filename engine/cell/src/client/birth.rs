@@ -15,7 +15,7 @@ pub(super) fn deliver(
 ) -> Vec<Result<Cell, CellError>> {
     let mut infants: Vec<_> = ours
         .into_iter()
-        .map(|fd| Cell::over(fd, kin.clone()))
+        .map(|fd| Cell::over(fd, kin.clone(), 1))
         .collect();
     let cries: Vec<_> = (0..)
         .zip(&mut infants)

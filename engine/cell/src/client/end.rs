@@ -1,6 +1,6 @@
 //! How a cell ends: told to, killed, or found to have ended.
 //!
-//! Invariant: a status is taken once and kept, and a [`Cell`] that is dropped leaves no process.
+//! Invariant: a status is taken once and kept, and a [`Cell`] that is dropped, not left, leaves no process.
 
 use std::sync::PoisonError;
 
@@ -98,6 +98,9 @@ impl Cell {
 
 impl Drop for Cell {
     fn drop(&mut self) {
+        if self.is_left {
+            return;
+        }
         if self.reaped.is_none() && self.pidfd.is_some() {
             // Killing what is gone already is the only way these fail, and then there is nothing to do.
             self.kill().ok();

@@ -81,7 +81,7 @@ impl EndCause {
 impl std::fmt::Display for EndCause {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (&self.ending, self.signal, self.code) {
-            (Some(ending), _, _) => write!(f, "{ending:?}"),
+            (Some(ending), _, _) => write!(f, "{ending}"),
             (None, Some(signal), _) => write!(f, "killed by signal {signal}"),
             (None, None, Some(code)) => write!(f, "exited with {code} without a word"),
             (None, None, None) => write!(f, "it is gone and its status went to another process"),

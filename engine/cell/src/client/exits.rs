@@ -1,11 +1,13 @@
 //! How processes of one lineage ended.
 //!
 //! A daughter is a child of the cell she was forked by while that cell lives, and then of this process, the reaper of
-//! all cells. So her status is either taken here or told by her parent; whoever waits looks in both places.
+//! all cells. So her status is either taken here or told by her parent; whoever waits looks in both places. Under a
+//! supervisor, which is the reaper in this one's place, statuses come from it and from nobody else.
 //! Invariant: a status is given out once, and those nobody asks for are forgotten, oldest first.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant as Deadline};
 
@@ -22,19 +24,54 @@ const LAST_BREATH: Duration = Duration::from_secs(10);
 /// A child that changes hands, because her parent has just ended, is looked for again this often.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// The most ends that wait to be asked for.
-const MAX_UNASKED: usize = 1024;
+const MAX_UNASKED: usize = 8192;
 
-/// What the cells of one lineage have told of their children.
+/// What is known of ends: of one lineage, or of all cells of a supervisor.
 #[derive(Debug, Default)]
 pub(super) struct Exits {
     told: Mutex<VecDeque<ChildEnd>>,
     changed: Condvar,
+    reaper: Reaper,
+    /// The supervisor has gone. Set while `told` is locked.
+    is_lost: AtomicBool,
+}
+
+/// Who takes the statuses that no cell takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Reaper {
+    /// This process.
+    #[default]
+    Own,
+    /// The supervisor, which tells them all.
+    Supervisor,
 }
 
 impl Exits {
-    /// A cell has taken the status of a child.
+    pub(super) fn of_supervisor() -> Self {
+        Self {
+            reaper: Reaper::Supervisor,
+            ..Self::default()
+        }
+    }
+
+    /// A cell has taken the status of a child; a supervisor hears that from the cell as well, and tells it.
+    pub(super) fn tell_by_cell(&self, end: ChildEnd) {
+        if self.reaper == Reaper::Own {
+            self.tell(end);
+        }
+    }
+
+    /// The supervisor has gone: those who wait for its word wait no longer.
+    pub(super) fn lose(&self) {
+        let _told = self.told();
+        self.is_lost.store(true, Ordering::Relaxed);
+        self.changed.notify_all();
+    }
+
+    /// Whoever takes statuses has taken one. An earlier process of the same number is forgotten.
     pub(super) fn tell(&self, end: ChildEnd) {
         let mut told = self.told();
+        told.retain(|earlier| earlier.pid != end.pid);
         if told.len() == MAX_UNASKED {
             told.pop_front();
         }
@@ -50,6 +87,15 @@ impl Exits {
         loop {
             if let Some(cause) = take(&mut told, pid) {
                 return Ok(cause);
+            }
+            if self.reaper == Reaper::Supervisor {
+                let left = deadline.saturating_duration_since(Deadline::now());
+                if left.is_zero() || self.is_lost.load(Ordering::Relaxed) {
+                    return Ok(EndCause::unknown());
+                }
+                let waited = self.changed.wait_timeout(told, left);
+                told = waited.unwrap_or_else(PoisonError::into_inner).0;
+                continue;
             }
             match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
                 Ok(Some(status)) => {

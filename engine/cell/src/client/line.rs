@@ -7,6 +7,8 @@ use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use brood_crash_point::crash_point;
+
 use super::exits::Exits;
 use super::reader::Heard;
 use super::{LayerSource, PATIENCE};
@@ -16,6 +18,8 @@ use brood_control::{Control, SocketError};
 /// The most answers to asks that were given up, and the most events, that wait to be looked at.
 const MAX_ANSWERS: usize = 64;
 const MAX_EVENTS: usize = 1024;
+/// Asks of an engine that takes a line over from another have numbers above this one.
+pub(super) const OTHERS: u64 = 1 << 63;
 
 type Answer = (Result<Reply, Refusal>, Vec<OwnedFd>);
 
@@ -27,6 +31,8 @@ pub(super) struct Inbox {
     delivered: Option<Vec<u32>>,
     pub(super) ending: Option<Ending>,
     pub(super) closed: bool,
+    /// The greeting whose answer is not here yet: what comes before it is for an engine that has died.
+    greeting: Option<u64>,
 }
 
 impl Inbox {
@@ -54,10 +60,15 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new(control: Control, kin: Kin) -> Self {
+    /// A line whose first ask has this number; one that others have used is numbered above [`OTHERS`].
+    pub(super) fn new(control: Control, kin: Kin, first_ask: u64) -> Self {
+        let greeting = (first_ask > OTHERS).then_some(first_ask);
         Self {
             control,
-            inbox: Mutex::default(),
+            inbox: Mutex::new(Inbox {
+                greeting,
+                ..Inbox::default()
+            }),
             changed: Condvar::new(),
             kin,
         }
@@ -73,6 +84,10 @@ impl Line {
         match self.control.receive::<FromCell>() {
             Ok((FromCell::Answer { id, result }, fds)) => {
                 let mut inbox = self.inbox();
+                if inbox.greeting.is_some_and(|greeting| greeting != id) {
+                    return heard;
+                }
+                inbox.greeting = None;
                 if id != 0 && inbox.answers.len() < MAX_ANSWERS {
                     inbox.answers.insert(id, (result, fds));
                 }
@@ -89,10 +104,12 @@ impl Line {
     }
 
     fn take(&self, event: Event, fds: Vec<OwnedFd>) {
+        let is_for_another = self.inbox().greeting.is_some();
         match event {
+            event if is_for_another && !matches!(event, Event::Ended(_)) => {}
             Event::WantsLayer => self.give_layer(),
             Event::Delivered { infants } => self.inbox().delivered = Some(infants),
-            Event::ChildEnded(end) => self.kin.exits.tell(end),
+            Event::ChildEnded(end) => self.kin.exits.tell_by_cell(end),
             event => {
                 let mut inbox = self.inbox();
                 if let Event::Ended(ending) = &event {
@@ -127,9 +144,10 @@ impl Line {
                     id: 0,
                     request: Request::GiveLayer,
                 };
-                self.control
-                    .send_at_once(&ask, &[layer.as_fd()])
-                    .map_err(|error| error.to_string())
+                crash_point(ask.request.name(), || {
+                    self.control.send_at_once(&ask, &[layer.as_fd()])
+                })
+                .map_err(|error| error.to_string())
             });
         if given.is_err() {
             self.inbox().keep(Event::WantsLayer, Vec::new());
@@ -148,7 +166,7 @@ mod tests {
             layers: LayerSource::new("/nowhere"),
             exits: Arc::default(),
         };
-        let line = Line::new(Control::new(ours), kin);
+        let line = Line::new(Control::new(ours), kin, 1);
         for _ in 0..2 * MAX_EVENTS {
             line.take(Event::WantsLayer, Vec::new());
         }

@@ -4,6 +4,7 @@
 //! Invariant: a [`Cell`] owns its process; dropping it kills it and sees it reaped, so nothing is left behind. A
 //! daughter whose mother has ended becomes a child of the process that called [`become_reaper`].
 
+mod adopt;
 mod birth;
 mod collapse;
 mod end;
@@ -14,6 +15,7 @@ mod guest;
 mod line;
 mod reader;
 
+pub use adopt::{Ends, Handle};
 pub use collapse::Collapsed;
 pub use error::{CellError, EndCause};
 pub use fork::{Births, Fork};
@@ -26,6 +28,7 @@ use std::process::{self, Stdio};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant as Deadline};
 
+use brood_crash_point::crash_point;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::protocol::{
@@ -98,6 +101,8 @@ pub struct Cell {
     pidfd: Option<OwnedFd>,
     birth: BirthTimes,
     reaped: Option<EndCause>,
+    /// It goes on when this is dropped.
+    is_left: bool,
 }
 
 impl std::fmt::Debug for Cell {
@@ -126,7 +131,7 @@ impl Cell {
                 source,
             })?;
         let exits = Arc::default();
-        let mut cell = Self::over(ours, Kin { layers, exits })?;
+        let mut cell = Self::over(ours, Kin { layers, exits }, 1)?;
         cell.pid = child.id();
         let pid = Pid::from_child(&child);
         cell.pidfd = Some(pidfd_open(pid, PidfdFlags::empty()).map_err(call("pidfd_open"))?);
@@ -264,16 +269,18 @@ impl Cell {
         self.birth
     }
 
-    fn over(fd: OwnedFd, kin: Kin) -> Result<Self, CellError> {
-        let line = Arc::new(Line::new(Control::new(fd), kin));
+    /// Answers to asks before `first_ask` are for somebody else, and so are events before its own answer.
+    fn over(fd: OwnedFd, kin: Kin, first_ask: u64) -> Result<Self, CellError> {
+        let line = Arc::new(Line::new(Control::new(fd), kin, first_ask));
         reader::hear(Arc::clone(&line))?;
         Ok(Self {
             line,
-            next_ask: 1,
+            next_ask: first_ask,
             pid: 0,
             pidfd: None,
             birth: BirthTimes::default(),
             reaped: None,
+            is_left: false,
         })
     }
 
@@ -295,8 +302,10 @@ impl Cell {
 
     fn ask(&mut self, request: Request, files: &[BorrowedFd<'_>]) -> Result<u64, CellError> {
         let id = self.next_ask;
-        self.next_ask += 1;
-        match self.line.control.send(&Ask { id, request }, files) {
+        self.next_ask = self.next_ask.wrapping_add(1);
+        let point = request.name();
+        let ask = Ask { id, request };
+        match crash_point(point, || self.line.control.send(&ask, files)) {
             Ok(()) => Ok(id),
             Err(SocketError::Closed) => Err(self.ended()),
             Err(error) => Err(error.into()),

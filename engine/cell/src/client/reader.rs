@@ -62,6 +62,14 @@ pub(super) fn hear(line: Arc<Line>) -> Result<(), CellError> {
     Ok(())
 }
 
+/// Hears `line` no more; it stays open where somebody else has it.
+pub(super) fn forget(line: &Arc<Line>) {
+    let Ok(reader) = reader() else { return };
+    let mut lines = reader.lines.lock().unwrap_or_else(PoisonError::into_inner);
+    epoll::delete(&reader.epoll, line.control.fd()).ok();
+    lines.open.retain(|_, open| !Arc::ptr_eq(open, line));
+}
+
 /// The reader of this process, started when it is first wanted.
 fn reader() -> Result<&'static Reader, CellError> {
     static READER: OnceLock<Reader> = OnceLock::new();

@@ -90,6 +90,7 @@ pub(super) fn boot(
         standing: None,
         children: None,
         orphan: OrphanPolicy::End,
+        name: None,
         depth: 0,
     })
 }

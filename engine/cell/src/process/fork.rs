@@ -176,6 +176,7 @@ fn stand(vm: &mut Microvm) -> Result<Standing, Refusal> {
 fn become_point(vm: &mut Microvm, spec: ForkSpec, sockets: Vec<OwnedFd>) -> Infant {
     forget_mother(vm, &sockets);
     vm.depth += 1;
+    vm.name = None;
     let calling = |index| match index < spec.daughters {
         true => Calling::Daughter(spec.start),
         false => Calling::Checkpoint,
@@ -233,6 +234,7 @@ fn forget_mother(vm: &mut Microvm, sockets: &[OwnedFd]) {
         hardware.kept_fds(&mut kept);
     }
     kept.push(vm.host.raw_fd());
+    kept.push(libc::STDOUT_FILENO);
     kept.push(libc::STDERR_FILENO);
     kept.extend(vm.ram.sealed().map(|sealed| sealed.fd().as_raw_fd()));
     close_all_but(kept);

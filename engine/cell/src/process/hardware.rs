@@ -280,6 +280,15 @@ impl Hardware {
             .map_err(because("layer", "fork again"))
     }
 
+    /// Asks again at the next look at the disk, whoever was asked before.
+    pub(super) fn ask_again_for_layer(&mut self) -> bool {
+        self.layer_asked = self
+            .disk
+            .as_ref()
+            .is_some_and(|disk| disk.device().wants_layer());
+        self.layer_asked
+    }
+
     /// Disk layers, each an open file.
     pub(super) fn layers(&self) -> u32 {
         self.disk

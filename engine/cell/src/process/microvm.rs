@@ -11,7 +11,9 @@ use brood_vmm::{ClockPolicy, GuestRam, KvmHost, Machine, MachineState, Vcpus};
 
 use super::refusal::{because, refuse};
 use super::shared::Shared;
-use crate::protocol::{MachineSpec, OrphanPolicy, Refusal};
+use brood_units::MachineId;
+
+use crate::protocol::{CellState, MachineSpec, Motion, OrphanPolicy, Refusal};
 use brood_control::Children;
 
 /// State read but not yet running again, and what its clocks do when it does.
@@ -33,6 +35,8 @@ pub(super) struct Microvm {
     /// Those it has forked; none before it serves.
     pub(super) children: Option<Children>,
     pub(super) orphan: OrphanPolicy,
+    /// Which machine an engine calls this.
+    pub(super) name: Option<MachineId>,
     pub(super) depth: u32,
 }
 
@@ -79,6 +83,21 @@ impl Microvm {
         self.vcpus
             .park()
             .map_err(because("pause", "the machine has ended; start another"))
+    }
+
+    /// What this is, for an engine that did not start it.
+    pub(super) fn state(&self) -> CellState {
+        let motion = match &self.machine {
+            None => Motion::Frozen,
+            Some(_) if self.vcpus.are_parked() => Motion::Paused,
+            Some(_) => Motion::Running,
+        };
+        CellState {
+            name: self.name,
+            machine: self.spec.clone(),
+            motion,
+            depth: self.depth,
+        }
     }
 
     /// Whether nothing of the guest moves.

@@ -16,6 +16,7 @@ mod fork;
 mod hardware;
 mod jail;
 mod microvm;
+mod mouth;
 mod refusal;
 mod serve;
 mod shared;
@@ -34,6 +35,9 @@ pub fn main() -> std::process::ExitCode {
     fork::close_strangers();
     // SAFETY: the engine passes the control socket as descriptor 0 and nothing else here uses it.
     let control = Control::new(unsafe { OwnedFd::from_raw_fd(0) });
+    if serve::wait_for_first(&control).is_break() {
+        return std::process::ExitCode::from(1);
+    }
     let (Ask { id, request }, fds) = match control.receive::<Ask>() {
         Ok(first) => first,
         Err(error) => {

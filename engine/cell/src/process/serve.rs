@@ -4,24 +4,25 @@
 //! in bounded rounds between two looks at the control socket, so a busy guest never delays a fork by more than one.
 //! Unsafe: poll(2) on descriptors that are polled while their owners stand still.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::ops::ControlFlow;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 
 use brood_bare_guest::mailbox::Command;
+use brood_control::{Children, Control, LastWords, SocketError, say};
 use brood_vmm::{VcpuEnd, now};
 
 use super::birth;
 use super::fork::{self, Forked, Infant};
 use super::hardware::Work;
 use super::microvm::Microvm;
-use super::refusal::{because, refuse};
+use super::mouth::Mouth;
+use super::refusal::{because, check_version, refuse};
 use super::shared::Notice;
 use super::warm;
 use crate::protocol::{
-    Ask, Ending, Event, FromCell, MAX_UNITS, OrphanPolicy, Refusal, Reply, Request, Sealed, Stats,
+    Ask, Ending, Event, MAX_UNITS, OrphanPolicy, Refusal, Reply, Request, Sealed, Stats, VERSION,
 };
-use brood_control::Children;
-use brood_control::{Control, SocketError};
 
 /// KVM_SYSTEM_EVENT_SHUTDOWN (KVM API 5).
 const SYSTEM_EVENT_SHUTDOWN: u32 = 1;
@@ -37,14 +38,18 @@ enum Turn {
     Infant(Infant),
 }
 
+/// Descriptors polled before those of the devices: control socket, vCPUs' bell, children, line of last words.
+const OWN: usize = 4;
+
 /// Serves a booted or loaded microVM until it ends; a daughter starts over here.
-pub(super) fn serve(mut vm: Microvm, mut control: Control) -> ExitCode {
+pub(super) fn serve(mut vm: Microvm, control: Control) -> ExitCode {
+    let mut mouth = Mouth::new(control);
     loop {
-        match run(&mut vm, &control) {
+        match run(&mut vm, &mut mouth) {
             Turn::Exit(code) => fork::exit(code),
             Turn::Infant(infant) => match birth::begin(&mut vm, infant) {
                 // The mother's socket was closed with everything of hers: its number may be somebody else's by now.
-                Ok(own) => std::mem::forget(std::mem::replace(&mut control, own)),
+                Ok(own) => std::mem::replace(&mut mouth, Mouth::new(own)).forget(),
                 Err(code) => fork::exit(code),
             },
         }
@@ -52,78 +57,86 @@ pub(super) fn serve(mut vm: Microvm, mut control: Control) -> ExitCode {
 }
 
 /// The loop.
-fn run(vm: &mut Microvm, control: &Control) -> Turn {
-    let mut control = Some(control);
+fn run(vm: &mut Microvm, mouth: &mut Mouth) -> Turn {
     let mut fds: Vec<libc::pollfd> = Vec::new();
     let mut work = Work::default();
     loop {
         fds.clear();
-        fds.push(interest(
-            control.map_or(-1, |control| control.fd().as_raw_fd()),
-            libc::POLLIN,
-        ));
+        fds.push(mouth.interest());
         fds.push(interest(vm.shared.bell(), libc::POLLIN));
         let children = vm
             .children
             .as_ref()
             .map(|children| children.fd().as_raw_fd());
         fds.push(interest(children.unwrap_or(-1), libc::POLLIN));
+        fds.push(interest(libc::STDOUT_FILENO, 0));
         let moving = !vm.is_paused();
         if moving {
             vm.shared.hardware().interests(&mut fds);
         }
         poll(&mut fds, moving && work.more);
         for notice in vm.shared.take_notices() {
-            if let Some(ending) = heard(vm, control, notice) {
-                return finish(control, ending);
+            if let Some(ending) = heard(vm, mouth, notice) {
+                return finish(mouth, &ending);
             }
         }
-        let is_ready = |at: usize| fds.get(at).is_some_and(|fd| fd.revents != 0);
-        let control_ready = is_ready(0);
-        if is_ready(2) {
-            tell_children(vm, control);
+        let seen = |at: usize| fds.get(at).map_or(0, |fd| fd.revents);
+        let (control, line) = (seen(0), seen(3));
+        if seen(2) != 0 {
+            tell_children(vm, mouth);
         }
         if moving {
-            work = vm.shared.hardware().serve(fds.get(3..).unwrap_or_default());
-            tell_work(vm, control, &mut work);
+            let ready = fds.get(OWN..).unwrap_or_default();
+            work = vm.shared.hardware().serve(ready);
+            tell_work(vm, mouth, &mut work);
         }
-        if let (true, Some(socket)) = (control_ready, control) {
-            match socket.receive::<Ask>() {
-                Ok((ask, files)) => {
-                    if let Some(turn) = answer(vm, socket, ask, files) {
+        // Only a line of last words can break; what else standard output may be cannot.
+        if line & (libc::POLLHUP | libc::POLLERR) != 0 {
+            return finish(mouth, &Ending::Orphaned);
+        }
+        if control & libc::POLLOUT != 0 {
+            mouth.flush();
+        }
+        if control & !libc::POLLOUT != 0 {
+            match mouth.hear() {
+                Ok(Some((ask, files))) => {
+                    if let Some(turn) = answer(vm, mouth, ask, files) {
                         return turn;
                     }
                 }
-                Err(SocketError::Malformed(_)) => {}
-                Err(_) if vm.orphan == OrphanPolicy::Stay => control = None,
-                Err(_) => return finish(None, Ending::Orphaned),
+                Ok(None) | Err(SocketError::Malformed(_)) => {}
+                Err(_) if vm.orphan == OrphanPolicy::Stay => mouth.close(),
+                Err(_) => return finish(mouth, &Ending::Orphaned),
             }
         }
     }
 }
 
-fn tell_work(vm: &Microvm, control: Option<&Control>, work: &mut Work) {
+fn tell_work(vm: &Microvm, mouth: &mut Mouth, work: &mut Work) {
     if work.guest_ran && vm.shared.saw_first() {
-        tell(control, Event::FirstInstruction { at: now() }, &[]);
+        mouth.tell(Event::FirstInstruction { at: now() }, Vec::new());
     }
     if work.wants_layer {
-        tell(control, Event::WantsLayer, &[]);
+        mouth.tell(Event::WantsLayer, Vec::new());
     }
     for (port, stream) in work.connects.drain(..) {
-        tell(control, Event::GuestConnect { port }, &[stream]);
+        mouth.tell(Event::GuestConnect { port }, vec![stream]);
     }
 }
 
-fn tell_children(vm: &Microvm, control: Option<&Control>) {
+fn tell_children(vm: &Microvm, mouth: &mut Mouth) {
     for ended in vm.children.iter().flat_map(Children::take_ended) {
-        tell(control, Event::ChildEnded(ended), &[]);
+        say(&LastWords::Child(ended));
+        mouth.tell(Event::ChildEnded(ended), Vec::new());
     }
 }
 
-fn heard(vm: &Microvm, control: Option<&Control>, notice: Notice) -> Option<Ending> {
+fn heard(vm: &Microvm, mouth: &mut Mouth, notice: Notice) -> Option<Ending> {
     match notice {
-        Notice::FirstInstruction(at) => tell(control, Event::FirstInstruction { at }, &[]),
-        Notice::Reply { vcpu, value } => tell(control, Event::MailboxReply { vcpu, value }, &[]),
+        Notice::FirstInstruction(at) => mouth.tell(Event::FirstInstruction { at }, Vec::new()),
+        Notice::Reply { vcpu, value } => {
+            mouth.tell(Event::MailboxReply { vcpu, value }, Vec::new());
+        }
         Notice::PowerOff => return Some(Ending::PowerOff),
         Notice::Reboot => {
             let panic = vm.shared.hardware().kernel_panic();
@@ -144,9 +157,10 @@ fn heard(vm: &Microvm, control: Option<&Control>, notice: Notice) -> Option<Endi
 }
 
 /// Answers one ask; a turn if the loop is left for it.
-fn answer(vm: &mut Microvm, control: &Control, ask: Ask, files: Vec<OwnedFd>) -> Option<Turn> {
+fn answer(vm: &mut Microvm, mouth: &mut Mouth, ask: Ask, files: Vec<OwnedFd>) -> Option<Turn> {
     let Ask { id, request } = ask;
     let killed = matches!(request, Request::Kill);
+    let greeted = matches!(request, Request::Hello { .. });
     let answer = match request {
         Request::Fork(spec) => match fork::fork(vm, spec, files) {
             Ok(Forked::Infant(infant)) => return Some(Turn::Infant(infant)),
@@ -159,23 +173,12 @@ fn answer(vm: &mut Microvm, control: &Control, ask: Ask, files: Vec<OwnedFd>) ->
         Ok((reply, fds)) => (Ok(reply), fds),
         Err(refusal) => (Err(refusal), Vec::new()),
     };
-    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-    let sent = control.send(&FromCell::Answer { id, result }, &fds);
-    if let Err(SocketError::TooLarge { bytes, fds }) = sent {
-        let cause = format!("the answer has {bytes} bytes and {fds} descriptors");
-        let refusal = refuse("answer", &cause, "ask for less at a time");
-        // A peer that is gone is noticed at the next poll.
-        control
-            .send(
-                &FromCell::Answer {
-                    id,
-                    result: Err(refusal),
-                },
-                &[],
-            )
-            .ok();
+    mouth.answer(id, result, fds);
+    // Whoever was asked before may have gone without giving it.
+    if greeted && vm.shared.hardware().ask_again_for_layer() {
+        mouth.tell(Event::WantsLayer, Vec::new());
     }
-    killed.then(|| finish(Some(control), Ending::Killed))
+    killed.then(|| finish(mouth, &Ending::Killed))
 }
 
 fn handle(vm: &mut Microvm, request: Request, files: Vec<OwnedFd>) -> Answer {
@@ -227,6 +230,19 @@ fn handle(vm: &mut Microvm, request: Request, files: Vec<OwnedFd>) -> Answer {
             Ok(done(()))
         }
         Request::Kill => Ok(done(())),
+        Request::Hello { version, nonce } => check_version(version).map(|()| {
+            let (version, state) = (VERSION, vm.state());
+            let hello = Reply::Hello {
+                version,
+                nonce,
+                state,
+            };
+            (hello, Vec::new())
+        }),
+        Request::Name { id } => {
+            vm.name = Some(id);
+            Ok(done(()))
+        }
     }
 }
 
@@ -305,16 +321,10 @@ fn stats(vm: &Microvm) -> Stats {
 }
 
 /// Says how it ended, and goes with the exit code for that.
-fn finish(control: Option<&Control>, ending: Ending) -> Turn {
-    tell(control, Event::Ended(ending), &[]);
+fn finish(mouth: &mut Mouth, ending: &Ending) -> Turn {
+    say(&LastWords::ending(ending.to_string()));
+    mouth.tell(Event::Ended(ending.clone()), Vec::new());
     Turn::Exit(0)
-}
-
-fn tell(control: Option<&Control>, event: Event, fds: &[OwnedFd]) {
-    let Some(control) = control else { return };
-    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-    // A peer that is gone is noticed at the next poll.
-    control.send(&FromCell::Event(event), &fds).ok();
 }
 
 fn interest(fd: RawFd, events: libc::c_short) -> libc::pollfd {
@@ -322,6 +332,25 @@ fn interest(fd: RawFd, events: libc::c_short) -> libc::pollfd {
         fd,
         events,
         revents: 0,
+    }
+}
+
+/// Waits until there is a first message, or the end of who could send it. Breaks where the supervisor has gone, which
+/// leaves the other end open with an engine that may never use it.
+pub(super) fn wait_for_first(control: &Control) -> ControlFlow<()> {
+    loop {
+        let mut fds = [
+            interest(control.fd().as_raw_fd(), libc::POLLIN),
+            interest(libc::STDOUT_FILENO, 0),
+        ];
+        poll(&mut fds, false);
+        let [control, line] = fds.map(|fd| fd.revents);
+        if control != 0 {
+            return ControlFlow::Continue(());
+        }
+        if line & (libc::POLLHUP | libc::POLLERR) != 0 {
+            return ControlFlow::Break(());
+        }
     }
 }
 

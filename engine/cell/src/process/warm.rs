@@ -133,6 +133,7 @@ pub(super) fn load(fds: Vec<OwnedFd>) -> Result<Microvm, Refusal> {
         }),
         children: None,
         orphan: OrphanPolicy::End,
+        name: None,
         depth: state.depth + 1,
     };
     birth::settle(&mut vm, machine, vcpu_fds)?;
