@@ -52,6 +52,9 @@ enum Command {
     /// One microVM's process; started by the engine with its control socket on standard input.
     #[command(hide = true)]
     Cell,
+    /// What keeps cells while the engine is away; started by the engine with its listening socket on standard input.
+    #[command(hide = true)]
+    Supervisor,
     /// Compiles a component, or checks settings, within limits; started by the plugin host.
     #[command(hide = true)]
     PluginChild {
@@ -87,9 +90,23 @@ fn programs() -> Programs {
     }
 }
 
+/// Where a test has asked for it, this process is killed at one of its points.
+fn arm_crash_points() -> anyhow::Result<()> {
+    let Some(plan) = std::env::var_os(brood_crash_point::VARIABLE) else {
+        return Ok(());
+    };
+    let plan = plan.to_string_lossy().parse()?;
+    Ok(brood_crash_point::arm(plan)?)
+}
+
 fn main() -> ExitCode {
+    if let Err(error) = arm_crash_points() {
+        eprintln!("brood: {error:#}");
+        return ExitCode::FAILURE;
+    }
     let done = match Arguments::parse().command {
         Command::Cell => return brood_cell::process::main(),
+        Command::Supervisor => return brood_supervisor::process::main(),
         Command::PluginChild { arguments } => {
             return plugin::child::run(arguments);
         }
