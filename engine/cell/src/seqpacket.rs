@@ -10,8 +10,9 @@ use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
-    sendmsg, socketpair,
+    sendmsg, socketpair, sockopt::set_socket_passcred,
 };
+use rustix::process::Pid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -114,9 +115,25 @@ impl Control {
         Ok(())
     }
 
+    /// Two connected ends; with a message that arrives at the first, the kernel says which process sent it.
+    pub(crate) fn pair_that_names_senders() -> Result<(OwnedFd, OwnedFd), Errno> {
+        let (ours, theirs) = Self::pair()?;
+        set_socket_passcred(&ours, true)?;
+        Ok((ours, theirs))
+    }
+
     pub(crate) fn receive<T: DeserializeOwned>(&self) -> Result<(T, Vec<OwnedFd>), SocketError> {
+        let (message, fds, _) = self.receive_from()?;
+        Ok((message, fds))
+    }
+
+    /// A message, its descriptors, and the process that sent it if this end was made to name senders.
+    pub(crate) fn receive_from<T: DeserializeOwned>(
+        &self,
+    ) -> Result<(T, Vec<OwnedFd>, Option<Pid>), SocketError> {
         let mut bytes = [0_u8; MAX_BYTES];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut space =
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS), ScmCredentials(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = retry(|| {
             let mut slices = [IoSliceMut::new(&mut bytes)];
@@ -131,10 +148,12 @@ impl Control {
             Errno::CONNRESET => SocketError::Closed,
             other => SocketError::Call(other),
         })?;
-        let mut fds = Vec::new();
+        let (mut fds, mut sender) = (Vec::new(), None);
         for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                fds.extend(rights);
+            match message {
+                RecvAncillaryMessage::ScmRights(rights) => fds.extend(rights),
+                RecvAncillaryMessage::ScmCredentials(credentials) => sender = Some(credentials.pid),
+                _ => {}
             }
         }
         if received.bytes == 0 {
@@ -147,7 +166,7 @@ impl Control {
             });
         }
         let packet = bytes.get(..received.bytes).unwrap_or_default();
-        Ok((postcard::from_bytes(packet)?, fds))
+        Ok((postcard::from_bytes(packet)?, fds, sender))
     }
 }
 

@@ -98,11 +98,10 @@ impl Cell {
 
 impl Drop for Cell {
     fn drop(&mut self) {
-        if self.reaped.is_none() && self.pidfd.is_some() {
-            // Killing what is gone already is the only way these fail, and then there is nothing to do.
-            self.kill().ok();
-            self.reap().ok();
-        }
+        // First, so that nobody waits for the words of one whose process is not known.
         rustix::net::shutdown(self.line.control.fd(), rustix::net::Shutdown::Both).ok();
+        // Killing what is gone already is the only way these fail, and then there is nothing to do.
+        self.kill().ok();
+        self.reap().ok();
     }
 }

@@ -7,6 +7,8 @@ use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use rustix::process::Pid;
+
 use super::exits::Exits;
 use super::reader::Heard;
 use super::{LayerSource, PATIENCE};
@@ -23,6 +25,8 @@ type Answer = (Result<Reply, Refusal>, Vec<OwnedFd>);
 pub(super) struct Inbox {
     pub(super) answers: HashMap<u64, Answer>,
     pub(super) events: VecDeque<(Event, Vec<OwnedFd>)>,
+    /// Who sent the last birth, as the kernel says.
+    pub(super) announced_by: Option<Pid>,
     /// Whom the frozen point forked, where this line belongs to what it became.
     delivered: Option<Vec<u32>>,
     pub(super) ending: Option<Ending>,
@@ -70,14 +74,19 @@ impl Line {
     /// Takes one packet off the socket, which has one or has ended.
     pub(super) fn hear(&self) -> Heard {
         let mut heard = Heard::More;
-        match self.control.receive::<FromCell>() {
-            Ok((FromCell::Answer { id, result }, fds)) => {
+        match self.control.receive_from::<FromCell>() {
+            Ok((FromCell::Answer { id, result }, fds, _)) => {
                 let mut inbox = self.inbox();
                 if id != 0 && inbox.answers.len() < MAX_ANSWERS {
                     inbox.answers.insert(id, (result, fds));
                 }
             }
-            Ok((FromCell::Event(event), fds)) => self.take(event, fds),
+            Ok((FromCell::Event(event), fds, sender)) => {
+                if matches!(event, Event::Born { .. }) {
+                    self.inbox().announced_by = sender;
+                }
+                self.take(event, fds);
+            }
             Err(SocketError::Malformed(_)) => {}
             Err(_) => {
                 self.inbox().closed = true;

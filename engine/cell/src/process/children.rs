@@ -63,9 +63,4 @@ impl Children {
         }
         ended
     }
-
-    /// In a forked child: the mother's descriptor is not ours to close.
-    pub(super) fn forget(self) {
-        std::mem::forget(self);
-    }
 }
