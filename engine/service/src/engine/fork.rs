@@ -205,7 +205,7 @@ impl Engine {
             Ok(reviewed) => reviewed,
             Err(stopped) => return Ok(Err(stopped)),
         };
-        let admitted = reviewed.commit(&mut self.units().holds);
+        let admitted = reviewed.commit(&mut self.holds());
         let placed = match admitted {
             Ok(admitted) => admitted.place(panels, vec![place]).await,
             Err(stopped) => return Ok(Err(stopped)),
@@ -374,22 +374,14 @@ impl Job {
             self.engine.give_back(brood.held.take());
             return (Err(self.named(error)), Vec::new());
         }
-        self.hold_for(brood.held, living.len());
+        if let Some(held) = brood.held {
+            let alive = living.iter().map(|one| one.id);
+            self.engine.holds().settle(held, alive);
+        }
         for (one, guest) in living.iter().zip(&guests) {
             self.engine.look_after(one.clone(), guest);
         }
         (Ok(answer), living.into_iter().zip(guests).collect())
-    }
-
-    /// Units for those who live stay held, those of others are given back.
-    fn hold_for(&self, held: Option<crate::hold::Held>, alive: usize) {
-        let Some(held) = held else { return };
-        let alive = u32::try_from(alive).unwrap_or(u32::MAX);
-        let missing = held.daughters().saturating_sub(alive);
-        let mut units = self.engine.units();
-        if let Some(rest) = units.holds.end(held, missing) {
-            units.held.insert(self.intent, rest);
-        }
     }
 
     fn row(&self, one: &Brought) -> Born {

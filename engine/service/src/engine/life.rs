@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use brood_store::{Born, Life, MachineKind, MachineRow, MachineState, Write};
-use brood_units::{IntentId, MachineId, Timestamp};
+use brood_units::{MachineId, Timestamp};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
@@ -24,7 +24,6 @@ pub(super) struct Living {
     pub(super) id: MachineId,
     pub(super) lineage: MachineId,
     tenant: String,
-    intent: IntentId,
     kind: MachineKind,
     expires: Option<Timestamp>,
 }
@@ -35,7 +34,6 @@ impl Living {
             id: born.id,
             lineage: born.lineage,
             tenant: born.tenant.clone(),
-            intent: born.intent,
             kind: born.kind,
             expires: born.expires,
         }
@@ -359,8 +357,9 @@ impl Engine {
             Ok(was_alive)
         };
         let was_alive = self.store().write(write).wait()?;
-        if was_alive && living.kind == MachineKind::Machine {
-            self.units().end(living.intent, 1);
+        if was_alive {
+            // Checkpoints hold nothing, and are not known there.
+            self.holds().machine_ended(id);
         }
         Ok(())
     }

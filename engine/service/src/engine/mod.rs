@@ -22,11 +22,10 @@ mod run;
 mod stats;
 mod template;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use brood_store::{NewEvent, Store, Write};
-use brood_units::{IntentId, MachineId, Timestamp};
+use brood_units::{MachineId, Timestamp};
 
 use crate::fork::wall_clock_ns;
 use crate::hold::{Held, Holds};
@@ -61,25 +60,7 @@ struct Inner {
     panels: Panels,
     owners: Owners,
     templates: Templates,
-    units: Mutex<Units>,
-}
-
-/// What admission counts, and who holds it.
-#[derive(Default)]
-struct Units {
-    holds: Holds,
-    held: HashMap<IntentId, Held>,
-}
-
-impl Units {
-    /// One machine of an intent has ended, or was never born.
-    fn end(&mut self, intent: IntentId, ended: u32) {
-        if let Some(held) = self.held.remove(&intent)
-            && let Some(rest) = self.holds.end(held, ended)
-        {
-            self.held.insert(intent, rest);
-        }
-    }
+    holds: Mutex<Holds>,
 }
 
 impl Engine {
@@ -96,7 +77,7 @@ impl Engine {
                 panels,
                 owners: Owners::default(),
                 templates: Templates::default(),
-                units: Mutex::default(),
+                holds: Mutex::default(),
             }),
         };
         engine.bury_the_lost().await?;
@@ -107,9 +88,9 @@ impl Engine {
         &self.inner.store
     }
 
-    fn units(&self) -> std::sync::MutexGuard<'_, Units> {
+    fn holds(&self) -> MutexGuard<'_, Holds> {
         self.inner
-            .units
+            .holds
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
@@ -119,7 +100,7 @@ impl Engine {
         if let Some(held) = held {
             let all = held.daughters();
             // Nothing is left of a claim that ends whole.
-            drop(self.units().holds.end(held, all));
+            drop(self.holds().end(held, all));
         }
     }
 
