@@ -269,3 +269,18 @@ fn each_tenant_pays_by_the_plan_of_her_own_account() {
         .collect();
     assert_eq!(amounts, [5_000_000_000, 2_000_000_000]);
 }
+
+#[test]
+fn usage_that_has_no_price_moves_its_account_up_the_tiers_all_the_same() {
+    let settings = plan(
+        r#"{"prices": [{"name": "large", "dimension": "vcpu-ns", "only": {"shape": "large"}, "per": 1,
+            "tiers": [{"up-to": 10, "price": "3"}, {"price": "1"}]}]}"#,
+    );
+    let mut samples = vec![sample(1, 8), sample(2, 5)];
+    samples[1].group = 1;
+    let rated = rate(&settings, batch(samples));
+    assert_eq!(rated.waived, [0]);
+    let nanos = 1_000_000_000;
+    let expected = [(2, 3 * nanos, 6 * nanos), (3, nanos, 3 * nanos)];
+    assert_eq!(lines(&rated), expected);
+}
