@@ -53,6 +53,7 @@ fn units_come_back_with_each_daughter_and_never_twice() {
     let held = holds.claim(at(0), &[live], 3, 3).expect("fits");
     assert_eq!(holds.used("quota", "live"), 5);
     let held = holds.end(held, 1).expect("two live on");
+    assert_eq!(held.daughters(), 2);
     assert_eq!(holds.used("quota", "live"), 4);
     assert_eq!(holds.end(held, 100), None);
     assert_eq!(
@@ -103,6 +104,20 @@ fn two_holds_on_one_counter_keep_to_its_limit_together() {
     twice[1].hold.per_request = 6;
     let held = holds.claim(at(0), &twice, 1, 8).expect("one fits");
     assert_eq!((held.daughters(), holds.used("quota", "live")), (1, 9));
+}
+
+#[test]
+fn two_claims_end_each_for_itself() {
+    let mut holds = Holds::default();
+    let live = [hold("live", 1, 10, None)];
+    let one = holds.claim(at(0), &live, 2, 2).expect("fits");
+    let two = holds.claim(at(0), &live, 3, 3).expect("fits");
+    let three = holds.claim(at(0), &live, 4, 4).expect("fits");
+    assert_eq!(holds.end(two, 3), None);
+    assert_eq!(holds.used("quota", "live"), 6);
+    assert_eq!(holds.end(one, 2), None);
+    assert_eq!(holds.end(three, 4), None);
+    assert_eq!(holds.used("quota", "live"), 0);
 }
 
 #[test]

@@ -48,13 +48,12 @@ pub struct Fledged {
 }
 
 impl Fledged {
-    /// Gives back the units of those who are missing; what is left is held for those who live.
-    pub fn settle(&mut self, holds: &mut Holds) -> Option<Held> {
-        let held = self.held.take()?;
-        let alive = self.daughters.iter().filter(|one| one.is_ok()).count();
-        let alive = u32::try_from(alive).unwrap_or(u32::MAX);
-        let missing = held.daughters().saturating_sub(alive);
-        holds.end(held, missing)
+    /// Ties units to those who live, and gives back those of the missing.
+    pub fn settle(&mut self, holds: &mut Holds) {
+        if let Some(held) = self.held.take() {
+            let alive = self.daughters.iter().flatten();
+            holds.settle(held, alive.map(|(daughter, _)| daughter.machine.id));
+        }
     }
 }
 
