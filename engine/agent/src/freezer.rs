@@ -206,12 +206,8 @@ impl Freezer {
     fn blockers(&self) -> Vec<Blocker> {
         let mut todo: Vec<PathBuf> = self.frozen.iter().chain(&self.found).cloned().collect();
         let mut pids = Vec::new();
-        let mut searched = 0;
-        while let Some(cgroup) = todo.pop() {
-            searched += 1;
-            if searched > MOST_SEARCHED {
-                break;
-            }
+        for _ in 0..MOST_SEARCHED {
+            let Some(cgroup) = todo.pop() else { break };
             let thawed = cgroup::open_events(&cgroup)
                 .ok()
                 .flatten()
