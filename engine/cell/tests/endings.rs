@@ -183,10 +183,7 @@ fn after_the_end_of_a_line_no_process_descriptor_or_layer_is_left() {
             assert_eq!(cell.end().expect("ends").ending, Some(Ending::Killed));
         }
         let causes = Cell::end_all(daughters).expect("end");
-        assert!(
-            causes.iter().all(|cause| *cause == told(Ending::Killed)),
-            "{causes:?}"
-        );
+        assert_eq!(causes, vec![told(Ending::Killed); 6]);
         drop((granddaughters, warm));
     }
     nobody_is_left();

@@ -213,6 +213,21 @@ mod tests {
     }
 
     #[test]
+    fn one_who_went_silently_is_waited_for_until_her_own_end_is_told() {
+        let (pid, _pidfd) = reaped();
+        let exits = Exits::default();
+        exits.tell(end(pid + 1, 1));
+        thread::scope(|scope| {
+            let asks = scope.spawn(|| exits.of_silent(pid));
+            // As above: however long this takes, the claim holds.
+            drop(reaped());
+            exits.tell(end(pid, 9));
+            let cause = asks.join().expect("no panic");
+            assert_eq!(cause, Some(end(pid, 9).into()));
+        });
+    }
+
+    #[test]
     fn one_whose_end_nobody_tells_in_time_is_unknown() {
         let (pid, pidfd) = reaped();
         let cause = Exits::default().status_within(pid, &pidfd, Duration::ZERO);
