@@ -133,7 +133,9 @@ pub struct Sources<'a> {
 pub fn run(sources: &Sources<'_>, json: bool) -> anyhow::Result<()> {
     let program = std::env::current_exe()?;
     // What hears cells begins with the first of them and lives as long as this process: it is there before the look.
-    Host::open(&program, sources.files)?.spawn()?.end()?;
+    Host::open(&program, Some(sources.files), &std::env::temp_dir())?
+        .spawn()?
+        .end()?;
     let before = residue::look()?;
     say("load and bind the policies");
     let watch = Stopwatch::now();
@@ -143,7 +145,7 @@ pub fn run(sources: &Sources<'_>, json: bool) -> anyhow::Result<()> {
         sources.policy.display(),
         watch.elapsed().as_secs_f64() * 1e3
     );
-    let host = Host::open(&program, sources.files)?;
+    let host = Host::open(&program, Some(sources.files), &std::env::temp_dir())?;
     let mut members = lineage(&host, &mut policy)?;
     measure_memory(&mut members)?;
     bill(&members, &mut policy)?;

@@ -130,8 +130,8 @@ impl Policy {
 
     /// Stamps daughters as they were planned. The demo wants all of them.
     pub(super) fn stamp(&mut self, born: Born, read_frozen: &str) -> anyhow::Result<Vec<Daughter>> {
-        let fledged = born.stamp_and_read(&mut self.holds, Some(read_frozen));
-        self.held.extend(fledged.held);
+        let mut fledged = born.stamp_and_read(Some(read_frozen));
+        self.held.extend(fledged.settle(&mut self.holds));
         let daughters = fledged.daughters.into_iter();
         daughters
             .map(|one| one.map(|(daughter, _)| daughter))

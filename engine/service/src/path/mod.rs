@@ -12,12 +12,14 @@
 
 mod act;
 mod admit;
+mod bare;
 mod place;
 mod plan;
 
 use std::collections::BTreeMap;
 
 use brood_agent_proto::fork::StampFile;
+use brood_hooks::admission::HeldBy;
 use brood_hooks::{Admission, Billing, Denial, ForkRequest, Mutation, Now, Panel, Placement};
 
 use crate::ask::ForkSpec;
@@ -26,6 +28,7 @@ use crate::hold::Held;
 
 pub use act::{Born, Fledged, Pause};
 pub use admit::{Admitted, Reviewed};
+pub use bare::Hatched;
 pub use place::{Node, Placed};
 pub use plan::{Stamp, Stamps};
 
@@ -128,6 +131,8 @@ struct Course {
     decisions: Vec<Decision>,
     warnings: Vec<String>,
     held: Option<Held>,
+    /// What they are held by.
+    claims: Vec<HeldBy>,
 }
 
 impl Course {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use brood_agent_proto::fork::StampFile;
 use brood_agent_proto::frame::MAX_FRAME;
+use brood_hooks::admission::HeldBy;
 use brood_hooks::mutation::{Brief, DaughterPlan, Network, PlacedRun, Planned, combine};
 use brood_hooks::{Daughter, Id128, Mutation, Resources, Span};
 use brood_units::MachineId;
@@ -15,6 +16,7 @@ use brood_units::MachineId;
 use super::{Course, Panels, Placed, Stopped, Why};
 use crate::decision::{Decision, decisions};
 use crate::fork::IdentitySpec;
+use crate::hold::Held;
 
 /// Longest host name that Linux takes, bytes (HOST_NAME_MAX, hostname(7)).
 const LONGEST_HOSTNAME: usize = 64;
@@ -82,9 +84,25 @@ impl Stamps {
         &self.stamps
     }
 
+    /// What is held for them, and for how many.
+    pub fn claims(&self) -> (&[HeldBy], u32) {
+        let units = self.course.held.as_ref().map_or(0, Held::daughters);
+        (&self.course.claims, units)
+    }
+
     /// What was said until now.
     pub fn decisions(&self) -> &[Decision] {
         &self.course.decisions
+    }
+
+    /// What should have been done cannot be done.
+    pub fn fail(self, error: anyhow::Error) -> Box<Stopped> {
+        self.course.stopped(Why::Fork(error))
+    }
+
+    /// The request goes no further after all; what was held for it is in the answer.
+    pub fn give_up(self) -> Option<Held> {
+        self.course.held
     }
 
     /// Of policies.

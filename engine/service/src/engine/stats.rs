@@ -1,0 +1,54 @@
+//! What a machine costs its host right now.
+//!
+//! Invariant: numbers are the kernel's own, read as they are asked for (man 5 proc_pid_smaps).
+
+use brood_units::MachineId;
+use serde::{Deserialize, Serialize};
+
+use super::life::Living;
+use super::owner::After;
+use super::{Caller, Engine, EngineError, Scope};
+
+/// What a machine costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatsAnswer {
+    /// The host process that is its cell.
+    pub pid: u32,
+    /// Memory that is its own, KiB.
+    pub private_kib: u64,
+    /// Memory with its part of what it shares, KiB (Pss).
+    pub pss_kib: u64,
+}
+
+impl Engine {
+    /// What a machine or checkpoint costs.
+    ///
+    /// # Errors
+    /// There is none, it has ended, or the kernel does not say.
+    pub async fn stats(&self, caller: &Caller, id: MachineId) -> Result<StatsAnswer, EngineError> {
+        caller.may(Scope::Read)?;
+        let living = Living::of(&self.living(caller, id)?.born);
+        self.work_with(living, move |guest| {
+            let told = memory_of(guest.pid()).map_err(|error| {
+                let words = format!("cannot read the memory of machine {id}: {error}");
+                EngineError::Failed(words)
+            });
+            (told, After::back(guest))
+        })
+        .await
+    }
+}
+
+fn memory_of(pid: u32) -> std::io::Result<StatsAnswer> {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let kib = |key: &str| {
+        let line = rollup.lines().find_map(|line| line.strip_prefix(key));
+        let number = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+        number.unwrap_or(0)
+    };
+    Ok(StatsAnswer {
+        pid,
+        private_kib: kib("Private_Clean:") + kib("Private_Dirty:"),
+        pss_kib: kib("Pss:"),
+    })
+}
