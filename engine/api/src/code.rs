@@ -173,6 +173,12 @@ registry! {
         "The database of the engine is damaged or its disk fails; nothing of this request was kept.",
         "The operator has to look at the log and the state directory.", true
     }
+    /// The server is about to stop.
+    Stopping = "stopping" {
+        "The server is about to stop",
+        "The operator stops or restarts the server; requests that run are answered first.",
+        "Ask again after a while.", true
+    }
     /// It did not work out.
     Failed = "failed" {
         "It failed",
