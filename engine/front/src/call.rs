@@ -12,6 +12,7 @@ use brood_api::key::Scope as ApiScope;
 use brood_api::{Code, Mistake, MistakeKind, Operation, Problem, Request, Verb};
 use brood_service::engine::{Caller, Engine, Idempotency, Scope};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Body as _;
 use sha2::{Digest, Sha256};
 
 use crate::fault::{Refusal, problem, refusal};
@@ -220,20 +221,23 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Refusal> {
 
 async fn read_body(shared: &Shared, body: Body) -> Result<Bytes, Refusal> {
     let options = &shared.options;
+    let too_large = || {
+        let words = format!("the body has more than {} bytes", options.body_bytes);
+        refusal(Code::BodyTooLarge, words)
+    };
+    // Who says so beforehand is told at once.
+    if usize::try_from(body.size_hint().lower()).is_ok_and(|bytes| bytes > options.body_bytes) {
+        return Err(too_large());
+    }
     let whole = Limited::new(body, options.body_bytes).collect();
     let Ok(read) = tokio::time::timeout(options.body_time, whole).await else {
-        let words = format!(
-            "the body was not here after {} ms",
-            options.body_time.as_millis()
-        );
+        let millis = options.body_time.as_millis();
+        let words = format!("the body was not here after {millis} ms");
         return Err(refusal(Code::BodyTooSlow, words));
     };
     match read {
         Ok(whole) => Ok(whole.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            let words = format!("the body has more than {} bytes", options.body_bytes);
-            Err(refusal(Code::BodyTooLarge, words))
-        }
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         // Nobody may be there to read this.
         Err(error) => {
             let words = format!("the body ended early: {error}");
