@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use brood_front::Options;
 use brood_plugin_host::{
     About, Builtins, Host as PluginHost, HostOptions, LogLine, MetricPoint, Observer, Policies,
 };
@@ -19,6 +20,10 @@ use brood_service::engine::Engine;
 use brood_service::host::Host;
 use brood_service::path::Panels;
 use brood_store::{Store, StoreOptions};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 pub use config::{Config, LISTEN};
 use plugin_state::Durable;
@@ -103,6 +108,59 @@ impl Observer for Traced {
     }
 
     fn measure(&self, _: &About, _: &[MetricPoint]) {}
+}
+
+/// Serves until a signal says to stop; the first key goes to standard output, once, if the engine has none yet.
+///
+/// # Errors
+/// What is wrong with the state directory, the policies, the host or the port.
+pub fn run(config: &Config) -> anyhow::Result<()> {
+    // Who has asked for a subscriber of their own keeps it.
+    tracing_subscriber::fmt()
+        .with_env_filter(filter())
+        .with_writer(std::io::stderr)
+        .try_init()
+        .ok();
+    let runtime = tokio::runtime::Runtime::new().context("starting the threads that serve")?;
+    runtime.block_on(serve(config))
+}
+
+fn filter() -> EnvFilter {
+    let usual = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
+    usual.from_env_lossy()
+}
+
+async fn serve(config: &Config) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(config.listen).await.with_context(|| {
+        format!(
+            "cannot listen on {}: another program has the port, or the address is not this host's",
+            config.listen
+        )
+    })?;
+    let opened = open(config).await?;
+    let engine = opened.engine.clone();
+    let address = listener.local_addr()?;
+    if let Some(token) = engine.first_key(&config.tenant).await? {
+        println!("{}", token.reveal());
+        tracing::info!(
+            tenant = config.tenant,
+            "the first key is on standard output; it is shown this once"
+        );
+    }
+    tracing::info!(%address, state = %config.state.display(), "serving");
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut terminated = signal(SignalKind::terminate())?;
+    let stop = async move {
+        tokio::select! {
+            _ = interrupted.recv() => {}
+            _ = terminated.recv() => {}
+        }
+        tracing::info!("stopping: requests that run are answered first");
+    };
+    brood_front::serve(listener, engine.clone(), Options::default(), stop).await?;
+    engine.close().await?;
+    tracing::info!("stopped; all machines were ended");
+    Ok(())
 }
 
 /// Reads a configuration file over the usual.

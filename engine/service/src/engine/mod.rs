@@ -32,6 +32,10 @@ use crate::hold::{Held, Holds};
 use crate::host::Host;
 use crate::path::Panels;
 
+pub use brood_store::{
+    EventRow, MachineKind, MachineQuery, Page, StoreError, TemplateRow, Visibility,
+};
+
 pub use answer::{
     CheckpointAnswer, DaughterAnswer, EventsAnswer, ForkAnswer, MachineAnswer, PageAnswer,
 };
