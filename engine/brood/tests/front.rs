@@ -272,6 +272,8 @@ fn a_policys_denial_reaches_the_caller_in_its_own_words() {
     assert_eq!((denied.status, denied.code().as_str()), (403, "denied"));
     let problem = denied.json();
     assert_eq!(problem["detail"], problem["denial"]["message"]);
+    // The policy alone knows its limit.
+    assert!(text(&problem["detail"]).contains('2'), "{problem}");
     for word in ["binding", "code", "message"] {
         assert!(!text(&problem["denial"][word]).is_empty(), "{problem}");
     }
