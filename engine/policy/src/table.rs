@@ -76,6 +76,11 @@ impl<'t, 'n, 'a> Table<'t, 'n, 'a> {
         Some((item, item.span().or_else(|| self.span.clone())))
     }
 
+    /// Whether a key is there.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.table.get(key).is_some()
+    }
+
     fn wrong(&mut self, span: Option<Range<usize>>, key: &str, expected: &str) {
         let message = format!("'{key}' of {} must be {expected}", self.name);
         self.notes.add(span, message);
