@@ -22,6 +22,7 @@ use brood_units::MachineId;
 
 use super::Sources;
 use crate::plugin::child::compile_options;
+use crate::plugin::open::panels;
 
 /// Processor time and time by the clock that compiling a component may take, seconds: the lab emulates every instruction.
 const COMPILE_SECONDS: u64 = 900;
@@ -65,12 +66,7 @@ impl Policy {
             println!("  warning: {missing}");
         }
         Ok(Self {
-            panels: Panels {
-                admission: Box::new(policies.admission),
-                placement: Box::new(policies.placement),
-                mutation: Box::new(policies.mutation),
-                billing: Box::new(policies.billing),
-            },
+            panels: panels(policies),
             holds: Holds::default(),
             decisions: Vec::new(),
             _host: host,

@@ -29,6 +29,7 @@ pub use config::{Config, LISTEN};
 use plugin_state::Durable;
 
 use crate::plugin::child::own_compile_options;
+use crate::plugin::open::panels;
 
 /// The policy file that ships.
 const POLICY: &str = include_str!("../../../../policies/default.toml");
@@ -80,13 +81,7 @@ fn bind(config: &Config, store: Store) -> anyhow::Result<(Panels, PluginHost)> {
     for missing in &policies.missing {
         tracing::error!(plugin = missing.plugin, "{missing}");
     }
-    let panels = Panels {
-        admission: Box::new(policies.admission),
-        placement: Box::new(policies.placement),
-        mutation: Box::new(policies.mutation),
-        billing: Box::new(policies.billing),
-    };
-    Ok((panels, host))
+    Ok((panels(policies), host))
 }
 
 /// What plugins say goes where the engine's own words go.
