@@ -10,7 +10,7 @@ use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderMap, Request as HttpRequest};
 use brood_api::key::Scope as ApiScope;
 use brood_api::{Code, Mistake, MistakeKind, Operation, Problem, Request, Verb};
-use brood_service::engine::{Caller, Engine, Idempotency, Scope};
+use brood_service::engine::{Caller, Engine, Idempotency, KEY_PREFIX, Scope};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body as _;
 use sha2::{Digest, Sha256};
@@ -18,8 +18,6 @@ use sha2::{Digest, Sha256};
 use crate::fault::{Refusal, problem, refusal};
 use crate::state::Shared;
 
-/// What every key begins with.
-const KEY_PREFIX: &str = "brood_";
 /// Longest `Idempotency-Key`, bytes.
 const MAX_IDEMPOTENCY_KEY: usize = 255;
 

@@ -20,7 +20,7 @@ use crate::Options;
 use crate::route::router;
 use crate::state::Shared;
 
-/// Serves until `stop`, then lets requests end; how many connections had to be cut off.
+/// Serves until `stop`, then lets requests end.
 ///
 /// # Errors
 /// The listener fails for good.

@@ -1,12 +1,9 @@
 //! Keys and tenants.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use brood_api::Span;
 use brood_api::key::{KeySpec, Keys, NewKey, Scope};
 use brood_api::tenant::{NewTenant, TenantSpec};
 use brood_service::engine;
-use brood_units::{KeyId, Timestamp};
+use brood_units::KeyId;
 
 use crate::answer::Answer;
 use crate::call::{Call, service_scope};
@@ -29,7 +26,7 @@ pub(super) async fn create(call: &Call) -> Result<Answer, Refusal> {
         name: spec.name,
         project: spec.project.unwrap_or_else(|| PROJECT.to_owned()),
         scopes: spec.scopes.into_iter().map(service_scope).collect(),
-        expires: spec.ttl.map(from_now),
+        expires: spec.ttl.map(|ttl| engine::now().after(ttl.as_millis())),
     };
     let made = call.engine().create_key(call.caller()?, wanted).await;
     Answer::of(&new_key(made.map_err(problem)?)?)
@@ -66,10 +63,4 @@ fn new_key((key, token): (engine::KeyAnswer, engine::Token)) -> Result<NewKey, R
         key: convert::key(key)?,
         secret: token.reveal().to_owned(),
     })
-}
-
-fn from_now(span: Span) -> Timestamp {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let millis = now.map_or(0, |now| now.as_millis());
-    Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX)).after(span.as_millis())
 }

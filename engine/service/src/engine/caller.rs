@@ -17,7 +17,7 @@ use super::{Engine, EngineError, now};
 use crate::identity;
 
 /// What every key begins with, so that people and scanners of leaked secrets know it.
-const PREFIX: &str = "brood_";
+pub const KEY_PREFIX: &str = "brood_";
 
 /// What a key allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -261,7 +261,7 @@ impl Engine {
     async fn add_key(&self, tenant: &str, key: NewKey) -> Result<(KeyAnswer, Token), EngineError> {
         let failed = |error: anyhow::Error| EngineError::failed(&error);
         let halves = [identity::machine_id(), identity::machine_id()];
-        let mut token = PREFIX.to_owned();
+        let mut token = KEY_PREFIX.to_owned();
         for half in halves {
             token.push_str(&half.map_err(failed)?.to_string());
         }

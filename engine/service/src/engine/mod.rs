@@ -39,7 +39,7 @@ pub use brood_store::{
 pub use answer::{
     CheckpointAnswer, DaughterAnswer, EventsAnswer, ForkAnswer, MachineAnswer, PageAnswer,
 };
-pub use caller::{Caller, KeyAnswer, NewKey, Scope, Token};
+pub use caller::{Caller, KEY_PREFIX, KeyAnswer, NewKey, Scope, Token};
 pub use create::{CreateMachine, CreateTemplate};
 pub use error::EngineError;
 pub use fork::{ForkMachine, OnError};
@@ -122,7 +122,7 @@ impl Engine {
 }
 
 /// The wall clock, for rows.
-fn now() -> Timestamp {
+pub fn now() -> Timestamp {
     Timestamp::from_millis(i64::try_from(wall_clock_ns() / 1_000_000).unwrap_or(i64::MAX))
 }
 
