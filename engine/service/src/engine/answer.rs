@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use brood_store::{EventRow, Life, MachineRow};
+use brood_store::{Born, EventRow, Life, MachineRow};
 use brood_units::{IntentId, MachineId, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -45,13 +45,8 @@ pub struct MachineAnswer {
     pub ending: Option<String>,
 }
 
-impl From<MachineRow> for MachineAnswer {
-    fn from(row: MachineRow) -> Self {
-        let born = row.born;
-        let (ended, ending) = match row.life {
-            Life::Alive => (None, None),
-            Life::Ended { at, how } => (Some(at), Some(how)),
-        };
+impl From<Born> for MachineAnswer {
+    fn from(born: Born) -> Self {
         Self {
             id: born.id,
             kind: born.kind.as_str().to_owned(),
@@ -67,8 +62,22 @@ impl From<MachineRow> for MachineAnswer {
             labels: born.labels,
             created: born.created,
             expires: born.expires,
+            ended: None,
+            ending: None,
+        }
+    }
+}
+
+impl From<MachineRow> for MachineAnswer {
+    fn from(row: MachineRow) -> Self {
+        let (ended, ending) = match row.life {
+            Life::Alive => (None, None),
+            Life::Ended { at, how } => (Some(at), Some(how)),
+        };
+        Self {
             ended,
             ending,
+            ..Self::from(row.born)
         }
     }
 }

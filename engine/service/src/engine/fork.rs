@@ -8,7 +8,7 @@ use std::time::Instant as Stopwatch;
 use brood_hooks::admission::Facts;
 use brood_hooks::{Id128, Now, Resources};
 use brood_store::{
-    Born, Life, MachineKind, MachineRow, MachineState, ShapeRow, StoreError, TemplateRow, Write,
+    Born, MachineKind, MachineRow, MachineState, ShapeRow, StoreError, TemplateRow, Write,
 };
 use brood_units::{IntentId, MachineId};
 use tokio::sync::oneshot;
@@ -140,12 +140,15 @@ impl Engine {
             }
         };
         let decided_us = micros(begun);
-        let (claims, units) = stamps.claims();
+        let (holds, units) = match stamps.held() {
+            Some(held) => (hold_rows(self.holds().units_of(held)), held.daughters()),
+            None => (Vec::new(), 0),
+        };
         let intention = Intention {
             operation: "fork",
             subject: source.id(),
             body: serde_json::json!({ "count": fork.spec.count, "units": units }),
-            holds: hold_rows(claims, now()),
+            holds,
             units,
         };
         let intent = match self.begin(&caller, intention, idempotency).await {
@@ -336,11 +339,7 @@ impl Job {
         for one in lived {
             let row = self.row(&one);
             daughters.push(DaughterAnswer {
-                machine: MachineAnswer::from(MachineRow {
-                    seq: 0,
-                    born: row.clone(),
-                    life: Life::Alive,
-                }),
+                machine: MachineAnswer::from(row.clone()),
                 hostname: one.stamp.identity.hostname,
                 first_instruction_us: one.first_instruction_us,
                 confirmed_us: one.confirmed_us,

@@ -2,7 +2,6 @@
 //!
 //! Invariant: the caller's key commits with the intent, and the answer with what came of it.
 
-use brood_hooks::admission::HeldBy;
 use brood_store::{Claim, DecisionRow, HoldRow, IdempotencyRow, IntentRow, Write};
 use brood_units::{IntentId, MachineId, Timestamp};
 use serde::Serialize;
@@ -10,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Caller, Engine, EngineError, now};
 use crate::decision::Decision;
+use crate::hold::Units;
 use crate::identity;
 
 /// A caller's own key for a request.
@@ -156,16 +156,17 @@ pub(super) fn close<T: Serialize>(
     Ok(())
 }
 
-/// Holds as rows.
-pub(super) fn hold_rows(claims: &[HeldBy], at: Timestamp) -> Vec<HoldRow> {
-    let row = |held: &HeldBy| HoldRow {
+/// What is held, as rows.
+pub(super) fn hold_rows(units: &[Units]) -> Vec<HoldRow> {
+    let at = |millis| Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX));
+    let row = |held: &Units| HoldRow {
         plugin: held.plugin.clone(),
-        key: held.hold.key.clone(),
-        per_request: held.hold.per_request,
-        per_daughter: held.hold.per_daughter,
-        until: held.hold.lasts_ms.map(|lasts| at.after(lasts)),
+        key: held.key.clone(),
+        per_request: held.per_request,
+        per_daughter: held.per_daughter,
+        until: held.until_ms.map(at),
     };
-    claims.iter().map(row).collect()
+    units.iter().map(row).collect()
 }
 
 fn known<T: DeserializeOwned>(claim: Claim) -> Result<T, EngineError> {

@@ -164,11 +164,7 @@ impl Engine {
     ) {
         let living = Living::of(&point);
         let answer = CheckpointAnswer {
-            checkpoint: MachineAnswer::from(MachineRow {
-                seq: 0,
-                born: point.clone(),
-                life: Life::Alive,
-            }),
+            checkpoint: MachineAnswer::from(point.clone()),
         };
         let kept = answer.clone();
         let write = move |write: &mut Write<'_>| {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::life::Living;
 use super::owner::After;
 use super::{Caller, Engine, EngineError, Scope};
+use crate::process;
 
 /// What a machine costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,26 +30,18 @@ impl Engine {
         caller.may(Scope::Read)?;
         let living = Living::of(&self.living(caller, id)?.born);
         self.work_with(living, move |guest| {
-            let told = memory_of(guest.pid()).map_err(|error| {
-                let words = format!("cannot read the memory of machine {id}: {error}");
+            let pid = guest.pid();
+            let told = process::memory(pid).map_err(|error| {
+                let words = format!("cannot read the memory of machine {id}: {error:#}");
                 EngineError::Failed(words)
+            });
+            let told = told.map(|memory| StatsAnswer {
+                pid,
+                private_kib: memory.private_kib,
+                pss_kib: memory.pss_kib,
             });
             (told, After::back(guest))
         })
         .await
     }
-}
-
-fn memory_of(pid: u32) -> std::io::Result<StatsAnswer> {
-    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let kib = |key: &str| {
-        let line = rollup.lines().find_map(|line| line.strip_prefix(key));
-        let number = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-        number.unwrap_or(0)
-    };
-    Ok(StatsAnswer {
-        pid,
-        private_kib: kib("Private_Clean:") + kib("Private_Dirty:"),
-        pss_kib: kib("Pss:"),
-    })
 }

@@ -52,7 +52,6 @@ impl Asked {
             decisions: decisions::<Admission>(panel, &said),
             warnings: Vec::new(),
             held: None,
-            claims: Vec::new(),
         };
         match decide(&items, &said).pop() {
             Some(Verdict::Admitted(granted)) => {
@@ -115,7 +114,6 @@ impl Reviewed {
                     request.labels.push((key, value));
                 }
                 course.held = Some(held);
-                course.claims = granted.holds;
                 Ok(Admitted { course })
             }
             Err(full) => Err(course.stopped(no_room(*full))),

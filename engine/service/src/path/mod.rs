@@ -19,7 +19,6 @@ mod plan;
 use std::collections::BTreeMap;
 
 use brood_agent_proto::fork::StampFile;
-use brood_hooks::admission::HeldBy;
 use brood_hooks::{Admission, Billing, Denial, ForkRequest, Mutation, Now, Panel, Placement};
 
 use crate::ask::ForkSpec;
@@ -131,8 +130,6 @@ struct Course {
     decisions: Vec<Decision>,
     warnings: Vec<String>,
     held: Option<Held>,
-    /// What they are held by.
-    claims: Vec<HeldBy>,
 }
 
 impl Course {

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 
 use brood_agent_proto::fork::StampFile;
 use brood_agent_proto::frame::MAX_FRAME;
-use brood_hooks::admission::HeldBy;
 use brood_hooks::mutation::{Brief, DaughterPlan, Network, PlacedRun, Planned, combine};
 use brood_hooks::{Daughter, Id128, Mutation, Resources, Span};
 use brood_units::MachineId;
@@ -84,10 +83,9 @@ impl Stamps {
         &self.stamps
     }
 
-    /// What is held for them, and for how many.
-    pub fn claims(&self) -> (&[HeldBy], u32) {
-        let units = self.course.held.as_ref().map_or(0, Held::daughters);
-        (&self.course.claims, units)
+    /// What is held for them.
+    pub fn held(&self) -> Option<&Held> {
+        self.course.held.as_ref()
     }
 
     /// What was said until now.
