@@ -41,7 +41,7 @@ pub(crate) fn run(files: &Path, samples: usize, report: &mut Report) -> anyhow::
         "{} is missing: start this with `cargo xtask bench lab-ratio`",
         program.display()
     );
-    let host = Host::open(&program, files)?;
+    let host = Host::open(&program, Some(files), &std::env::temp_dir())?;
     let mut mother = None;
     let mut boots = Vec::new();
     for sample in 0..samples.max(1) {

@@ -3,7 +3,7 @@
 use brood_hooks::admission::{Facts, Item};
 use brood_hooks::billing::{Account, Balance, Batch, Sample, Total};
 use brood_hooks::mutation::Brief;
-use brood_hooks::placement::{Candidate, Question};
+use brood_hooks::placement::{Amounts, Candidate, Question};
 use brood_hooks::{ForkRequest, Id128, Origin, Principal, Resources, Span};
 
 use super::provider::{DIMENSIONS, tenant};
@@ -72,11 +72,10 @@ pub(super) fn question(candidates: u32, daughters: u32) -> Question {
         node: node / 2,
         numa: (node % 2) as u16,
         warm_shells: (node % 7) as u16,
-        free: Resources {
+        free: Amounts {
             vcpu_milli: 2_000_000 - node * 100,
             memory_mib: 524_288,
             disk_mib: 4_000_000,
-            ..Resources::default()
         },
         parent_resident_mib: if node.is_multiple_of(5) { 256 } else { 0 },
         cpu_load: (node * 3 % 900) as u16,

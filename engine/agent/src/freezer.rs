@@ -206,12 +206,8 @@ impl Freezer {
     fn blockers(&self) -> Vec<Blocker> {
         let mut todo: Vec<PathBuf> = self.frozen.iter().chain(&self.found).cloned().collect();
         let mut pids = Vec::new();
-        let mut searched = 0;
-        while let Some(cgroup) = todo.pop() {
-            searched += 1;
-            if searched > MOST_SEARCHED {
-                break;
-            }
+        for _ in 0..MOST_SEARCHED {
+            let Some(cgroup) = todo.pop() else { break };
             let thawed = cgroup::open_events(&cgroup)
                 .ok()
                 .flatten()
@@ -264,5 +260,125 @@ pub(crate) fn timespec(duration: Duration) -> Timespec {
     Timespec {
         tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(duration.subsec_nanos()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A tree of plain files in the place of cgroups: it does as told and tells what it is made to.
+    fn tree() -> (tempfile::TempDir, Freezer) {
+        let root = tempfile::tempdir().expect("a directory");
+        let freezer = Freezer::new(root.path()).expect("workload/");
+        (root, freezer)
+    }
+
+    fn add(root: &Path, name: &str, freeze: &str) -> PathBuf {
+        let cgroup = root.join(name);
+        fs::create_dir(&cgroup).expect("a cgroup");
+        fs::write(cgroup.join("cgroup.freeze"), freeze).expect("its switch");
+        fs::write(cgroup.join("cgroup.events"), "populated 0\nfrozen 1\n").expect("its events");
+        cgroup
+    }
+
+    fn freeze(freezer: &mut Freezer) -> Result<QuiesceReport, FreezeError> {
+        freezer.freeze(Instant::now() + Duration::from_secs(60))
+    }
+
+    /// A directory cannot be read or written as a file.
+    fn spoil(file: &Path) {
+        fs::remove_file(file).ok();
+        fs::create_dir(file).expect("a directory in its place");
+    }
+
+    fn refused(result: Result<QuiesceReport, FreezeError>, wanted: &str) {
+        let operation = match result {
+            Err(FreezeError::Io { operation, .. }) => operation,
+            _ => "none",
+        };
+        assert_eq!(operation, wanted);
+    }
+
+    #[test]
+    fn cgroups_that_are_gone_are_passed_over_and_the_others_frozen() {
+        let (root, mut freezer) = tree();
+        fs::create_dir(root.path().join("gone")).expect("without a switch");
+        let one = add(root.path(), "one", "0\n");
+        assert_eq!(freeze(&mut freezer).expect("frozen").cgroups, 1);
+        let switch = || fs::read_to_string(one.join("cgroup.freeze")).expect("its switch");
+        assert_eq!(switch().trim(), "1");
+        freezer.thaw().expect("thawed");
+        assert_eq!(switch().trim(), "0");
+    }
+
+    #[test]
+    fn what_the_guest_froze_is_neither_counted_nor_thawed() {
+        let (root, mut freezer) = tree();
+        let found = add(root.path(), "found", "1\n");
+        assert_eq!(freeze(&mut freezer).expect("frozen").cgroups, 0);
+        freezer.thaw().expect("thawed");
+        let switch = fs::read_to_string(found.join("cgroup.freeze")).expect("its switch");
+        assert_eq!(switch, "1\n");
+    }
+
+    #[test]
+    fn processes_that_cannot_be_listed_refuse_the_freeze() {
+        let (root, mut freezer) = tree();
+        spoil(&root.path().join("cgroup.procs"));
+        refused(freeze(&mut freezer), "moving processes to the workload");
+    }
+
+    #[test]
+    fn a_process_that_cannot_be_moved_refuses_the_freeze() {
+        let (root, mut freezer) = tree();
+        let mut program = std::process::Command::new("cat");
+        program.stdin(std::process::Stdio::piped());
+        let mut stray = program.spawn().expect("cat starts");
+        fs::write(root.path().join("cgroup.procs"), stray.id().to_string()).expect("its list");
+        spoil(&freezer.workload().join("cgroup.procs"));
+        refused(freeze(&mut freezer), "moving processes to the workload");
+        drop(stray.stdin.take());
+        stray.wait().expect("reaped");
+    }
+
+    #[test]
+    fn the_agents_own_cgroup_is_never_frozen() {
+        let (root, mut freezer) = tree();
+        let own = add(root.path(), AGENT, "0\n");
+        assert_eq!(freeze(&mut freezer).expect("frozen").cgroups, 0);
+        let switch = fs::read_to_string(own.join("cgroup.freeze")).expect("its switch");
+        assert_eq!(switch, "0\n");
+    }
+
+    #[test]
+    fn a_switch_that_cannot_be_read_or_set_refuses_the_freeze_and_thaws_the_others() {
+        let (root, mut freezer) = tree();
+        let one = add(root.path(), "one", "0\n");
+        let other = add(root.path(), "other", "0\n");
+        let switch = other.join("cgroup.freeze");
+        spoil(&switch);
+        refused(freeze(&mut freezer), "freezing a cgroup");
+        fs::remove_dir(&switch).expect("removed");
+        // It can be read, and written by nobody.
+        std::os::unix::fs::symlink("/proc/version", &switch).expect("a link");
+        refused(freeze(&mut freezer), "freezing a cgroup");
+        let switch = fs::read_to_string(one.join("cgroup.freeze")).expect("its switch");
+        assert_ne!(switch.trim(), "1");
+    }
+
+    #[test]
+    fn a_cgroup_that_does_not_thaw_is_an_error_and_is_thawed_by_the_next_try() {
+        let (root, mut freezer) = tree();
+        let switch = add(root.path(), "one", "0\n").join("cgroup.freeze");
+        freeze(&mut freezer).expect("frozen");
+        spoil(&switch);
+        assert!(freezer.thaw().is_err());
+        fs::remove_dir(&switch).expect("removed");
+        fs::write(&switch, "1").expect("its switch");
+        freezer.thaw().expect("thawed");
+        assert_eq!(fs::read_to_string(&switch).expect("its switch").trim(), "0");
     }
 }

@@ -150,6 +150,22 @@ fn user_processes_in_the_root_are_moved_and_what_the_guest_froze_stays_frozen() 
     }
 }
 
+#[test]
+fn a_cgroup_that_goes_while_it_is_frozen_does_not_hinder_the_thaw() {
+    let Some(guest) = Guest::start() else { return };
+    let exec = counter(&guest);
+    let passing = guest.cgroup.0.join("passing");
+    fs::create_dir(&passing).unwrap();
+    let quiesced = guest.client().quiesce(TOKEN, TIMEOUT).unwrap();
+    assert_eq!(quiesced.report().cgroups, 2);
+    fs::remove_dir(&passing).unwrap();
+    quiesced.thaw().unwrap();
+    assert!(runs(&guest, exec, TIMEOUT));
+    let quiesced = guest.client().quiesce(TOKEN, TIMEOUT).unwrap();
+    assert_eq!(quiesced.report().cgroups, 1, "it is forgotten");
+    quiesced.thaw().unwrap();
+}
+
 /// A process that the freezer does not reach: its read(2) faults on a page that a userfaultfd(2) never fills.
 #[expect(
     clippy::multiple_unsafe_ops_per_block,

@@ -4,3 +4,4 @@ pub mod demo;
 pub mod doctor;
 pub mod files;
 pub mod plugin;
+pub mod serve;

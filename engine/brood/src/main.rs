@@ -1,9 +1,11 @@
 //! The `brood` command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use brood::files::{self, Sources};
+use brood::serve::{self, Config};
 use brood::{demo, doctor, plugin};
 use brood_plugin_build::Programs;
 use clap::{Args, Parser, Subcommand};
@@ -45,6 +47,30 @@ enum Command {
         /// Print one JSON object as the last line.
         #[arg(long)]
         json: bool,
+    },
+    /// Serve the HTTP API as a configuration file says, until a signal says to stop.
+    Serve {
+        /// The configuration, TOML.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Serve with what is usual; prints the first key of a new state directory.
+    Up {
+        /// The address to listen on.
+        #[arg(long)]
+        listen: Option<SocketAddr>,
+        /// The state directory.
+        #[arg(long)]
+        state: Option<PathBuf>,
+        /// A directory made by `brood prepare`; without it there are only bare guests.
+        #[arg(long)]
+        files: Option<PathBuf>,
+        /// The file that binds plugins to hooks; the one that ships if none is named.
+        #[arg(long)]
+        policy: Option<PathBuf>,
+        /// The directory with the components that it names.
+        #[arg(long)]
+        plugins: Option<PathBuf>,
     },
     /// Start, build, check, test, measure and replay plugins.
     #[command(subcommand)]
@@ -110,6 +136,27 @@ fn main() -> ExitCode {
         Command::PluginChild { arguments } => {
             return plugin::child::run(arguments);
         }
+        Command::Serve { config } => serve::configure(Some(&config))
+            .and_then(|config| serve::run(&config))
+            .map(|()| ExitCode::SUCCESS),
+        Command::Up {
+            listen,
+            state,
+            files,
+            policy,
+            plugins,
+        } => serve::configure(None)
+            .and_then(|usual| {
+                serve::run(&Config {
+                    listen: listen.unwrap_or(usual.listen),
+                    state: state.unwrap_or(usual.state),
+                    guest_files: files.or(usual.guest_files),
+                    policy: policy.or(usual.policy),
+                    plugins: plugins.unwrap_or(usual.plugins),
+                    tenant: usual.tenant,
+                })
+            })
+            .map(|()| ExitCode::SUCCESS),
         Command::Plugin(command) => plugin::run(command, &programs()),
         Command::Doctor { json } => doctor::run(json),
         Command::Prepare { sources, out } => {

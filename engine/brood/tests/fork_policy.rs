@@ -103,7 +103,8 @@ fn a_fork_through_all_shipped_components_makes_what_was_admitted_and_holds_it_un
     assert_eq!(pids.len(), 3);
     assert!(pids.iter().all(|pid| is_alive(*pid)));
     // A stranger answers where her agent should be: she is killed, and her units come back.
-    let fledged = born.stamp(&mut holds);
+    let mut fledged = born.stamp();
+    fledged.settle(&mut holds);
     assert!(fledged.daughters.iter().all(Result::is_err));
     assert_eq!(fledged.held, None);
     assert_eq!(holds.used("quota", "live/tenant/acme"), 0);

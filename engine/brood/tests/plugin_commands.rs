@@ -104,6 +104,48 @@ fn from_nothing_to_a_tested_component_in_two_commands_and_a_record_of_it_replays
 }
 
 #[test]
+fn scaffolds_of_the_other_hooks_on_an_sdk_of_a_checkout_are_tested_and_replayed_by_component() {
+    if components().is_none() {
+        return;
+    }
+    let place = tempfile::tempdir().expect("a directory");
+    let at = place.path();
+    let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sdk/plugin");
+    let sdk = sdk.canonicalize().expect("it is there");
+    let sdk_text = sdk.to_str().expect("text");
+    for hook in ["placement", "mutation", "billing"] {
+        let name = format!("my-{hook}");
+        let told = succeeds(&["new", &name, "--hook", hook, "--sdk", sdk_text], at);
+        assert!(!told.contains(".brood"), "nothing is unpacked: {told}");
+        let manifest = fs::read_to_string(at.join(&name).join("Cargo.toml")).expect("reads");
+        assert!(manifest.contains(sdk_text), "{manifest}");
+        let tested = succeeds(
+            &["test", &name, "--decisions", &format!("{hook}.records")],
+            at,
+        );
+        assert!(tested.contains(", all as recorded"), "{tested}");
+    }
+    let settings = "{\"hostname\": \"vm-${index}\"}";
+    fs::write(at.join("settings.json"), settings).expect("writes");
+    let replay = |component: &str| {
+        let component = format!("my-{component}/target/my-{component}.wasm");
+        let words = ["replay", "mutation.records", "--component", &component];
+        brood(&[&words[..], &["--settings", "settings.json"]].concat(), at)
+    };
+    let replayed = replay("mutation");
+    let said = text(&replayed.stdout) + &text(&replayed.stderr);
+    assert!(
+        replayed.status.success() && said.contains("1 of 1 identical"),
+        "{said}"
+    );
+    // Another component did not decide it.
+    let refused = replay("placement");
+    let said = text(&refused.stdout) + &text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(fails(&["new", "no-sdk", "--sdk", "nowhere"], at).contains("nowhere is no SDK"));
+}
+
+#[test]
 fn check_says_what_a_file_is_that_is_no_plugin_and_what_to_do() {
     let Some(components) = components() else {
         return;

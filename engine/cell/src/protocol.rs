@@ -363,8 +363,6 @@ pub enum Event {
     Born {
         /// Protocol version of the cell.
         version: u32,
-        /// Her process id in the engine's namespace.
-        pid: u32,
         /// Which one of the fork she is; the checkpoint comes after the daughters.
         index: u32,
         /// How long it took.

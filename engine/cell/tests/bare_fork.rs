@@ -192,6 +192,7 @@ fn warm_daughters_of_a_sealed_template_hold_until_claimed() {
         pool.push(warm);
     }
     for (value, daughter) in (20..).zip(&mut pool) {
+        assert_eq!(daughter.stats().expect("stats").depth, 1);
         daughter.resume().expect("claim");
         assert_eq!(ask(daughter, Command::Read64 { addr: COUNTER }), 5);
         ask(

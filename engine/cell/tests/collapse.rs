@@ -5,6 +5,7 @@ mod common;
 use std::fs;
 
 use brood_bare_guest::mailbox::Command;
+use brood_bare_guest::pattern::Spread;
 use brood_cell::protocol::Request;
 use brood_cell::{Cell, CellError};
 use common::{ask, checkpoint_of, daughters_of, host, stop};
@@ -40,6 +41,43 @@ fn densely_written_memory_becomes_huge_pages_once_and_keeps_every_byte() {
     for mut daughter in daughters_of(&mut mother, 2) {
         assert_eq!(ask(&mut daughter, Command::Checksum { start, bytes }), sum);
     }
+}
+
+#[test]
+fn pages_that_are_only_read_are_left_to_everybody() {
+    let Some(host) = host() else { return };
+    let mut mother = host.bare(64, 1);
+    let (start, bytes, seed) = (8 * MIB, 8 * MIB, 5);
+    ask(&mut mother, Command::Fill { start, bytes, seed });
+    mother.seal().expect("seal");
+    // One page of each unit is private, so that the others are mapped as small pages.
+    for addr in (start..start + bytes).step_by(2 << 20) {
+        ask(&mut mother, Command::Write64 { addr, value: 1 });
+    }
+    ask(&mut mother, Command::Checksum { start, bytes });
+    assert_eq!(mother.collapse().expect("collapse").paused_nanos.len(), 0);
+}
+
+#[test]
+fn memory_written_in_thousands_of_places_is_seen_to_its_end() {
+    let Some(host) = host() else { return };
+    let mut mother = host.bare(64, 1);
+    let (start, bytes, seed) = (8 * MIB, 16 * MIB, 5);
+    ask(&mut mother, Command::Fill { start, bytes, seed });
+    mother.seal().expect("seal");
+    // Half of the pages, spread evenly: more separate spans than one look at the page tables returns.
+    let half = Command::DirtyLoop {
+        start,
+        bytes,
+        pages: bytes / 4096 / 2,
+        spread: Spread::Scattered,
+    };
+    mother.begin_command(0, half).expect("dirties");
+    mother.first_instruction().ok();
+    stop(&mut mother, 0);
+    let sum = ask(&mut mother, Command::Checksum { start, bytes });
+    assert_eq!(mother.collapse().expect("collapse").paused_nanos.len(), 8);
+    assert_eq!(ask(&mut mother, Command::Checksum { start, bytes }), sum);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use brood_bare_guest::mailbox::{Command, Width};
 use brood_cell::protocol::{Checkpoint, Ending, OrphanPolicy, Request, Start};
-use brood_cell::{Cell, CellError, EndCause};
+use brood_cell::{Cell, CellError, CellProgram, EndCause, LayerSource};
 use brood_testkit::{Host, children_of, descriptors, is_alive, settle};
 use common::{WORD, ask, checkpoint_of, daughters_of, host, read, write};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
@@ -72,6 +72,39 @@ fn a_triple_fault_a_power_off_and_both_resets_are_told_apart() {
     assert_eq!(cause_after(&host, out(0x602, 0x06)), told(Ending::Reboot));
     assert_eq!(cause_after(&host, out(0x64, 0xfe)), told(Ending::Reboot));
     nobody_is_left();
+}
+
+#[test]
+fn half_of_a_reset_is_none() {
+    let Some(host) = host() else { return };
+    let mut cell = host.bare(64, 1);
+    // Another command of the keyboard controller, and the pulse at a port that is not its own.
+    for (port, value) in [(0x64, 0x20), (0x80, 0xfe), (0x600, 0), (0x602, 0)] {
+        let out = Command::PortOut {
+            port,
+            value,
+            width: Width::Byte,
+        };
+        ask(&mut cell, out);
+    }
+    write(&mut cell, 6);
+    assert_eq!(read(&mut cell), 6);
+}
+
+#[test]
+fn a_cell_that_closes_its_socket_and_goes_on_is_killed() {
+    let program = CellProgram {
+        path: "/bin/sh".into(),
+        arguments: ["-c", "exec 0<&-; exec sleep 1000"]
+            .map(str::to_owned)
+            .into(),
+    };
+    let mut cell = Cell::spawn(&program, LayerSource::new("/nowhere")).expect("it starts");
+    let error = cell.stats().expect_err("nobody answers");
+    assert!(
+        matches!(&error, CellError::Ended(cause) if cause.signal == Some(SIGKILL)),
+        "{error:?}"
+    );
 }
 
 #[test]
@@ -150,10 +183,7 @@ fn after_the_end_of_a_line_no_process_descriptor_or_layer_is_left() {
             assert_eq!(cell.end().expect("ends").ending, Some(Ending::Killed));
         }
         let causes = Cell::end_all(daughters).expect("end");
-        assert!(
-            causes.iter().all(|cause| *cause == told(Ending::Killed)),
-            "{causes:?}"
-        );
+        assert_eq!(causes, vec![told(Ending::Killed); 6]);
         drop((granddaughters, warm));
     }
     nobody_is_left();

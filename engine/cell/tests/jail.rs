@@ -9,6 +9,7 @@ use std::path::Path;
 use brood_cell::Cell;
 use brood_testkit::{Host, descriptors};
 use common::{ask, checkpoint_of, daughters_of, host};
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 /// A mother, a daughter, a daughter of hers, a checkpoint and a warm daughter, all with disk layers and sealed memory.
@@ -134,6 +135,19 @@ fn a_cell_holds_kvm_events_sockets_memory_and_nameless_layers_and_no_directory()
             );
         }
     }
+}
+
+#[test]
+fn what_an_engine_forgot_to_close_is_closed_when_a_cell_starts() {
+    let Some(host) = host() else { return };
+    let file = fs::File::open("/proc/self/stat").expect("a file");
+    fcntl_setfd(&file, FdFlags::empty()).expect("left open across exec");
+    let cell = host.bare(64, 1);
+    let held = descriptors(cell.pid());
+    assert!(
+        held.iter().all(|(_, target)| !target.ends_with("stat")),
+        "{held:?}"
+    );
 }
 
 #[test]

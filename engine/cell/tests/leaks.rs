@@ -3,10 +3,13 @@
 mod common;
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 
 use brood_bare_guest::mailbox::Command;
-use brood_cell::protocol::{Checkpoint, Start};
+use brood_cell::CellError;
+use brood_cell::protocol::{Checkpoint, ForkSpec, OrphanPolicy, Request, Start};
 use brood_testkit::{descriptors, private_memory, settle, threads_of};
 use common::{WORD, ask, daughter_of, daughters_of, host, read, stop, write};
 
@@ -90,6 +93,43 @@ fn a_point_is_given_out_before_its_daughters_and_those_nobody_takes_are_gone() {
     let mut fork = births.deliver();
     let daughter = fork.daughters[0].as_mut().expect("daughter");
     assert_eq!((read(daughter), read(&mut mother)), (2, 3));
+}
+
+#[test]
+fn daughters_whom_nobody_takes_leave_no_zombie_when_their_mother_has_ended() {
+    let Some(host) = host() else { return };
+    let mut mother = host.bare(MIB, 1);
+    let births = mother
+        .fork_point(3, Checkpoint::Keep, Start::Run)
+        .expect("point");
+    mother.end().expect("ends");
+    drop(births);
+    let own = std::process::id();
+    assert!(brood_testkit::children_of(own).is_empty());
+}
+
+#[test]
+fn daughters_whom_nobody_hears_end_even_if_their_mother_was_told_to_stay() {
+    let Some(host) = host() else { return };
+    let mut mother = host.bare(MIB, 1);
+    write(&mut mother, 1);
+    mother
+        .done(Request::Orphan(OrphanPolicy::Stay), &[])
+        .expect("stays");
+    let (ours, theirs) = UnixStream::pair().expect("socketpair");
+    drop(ours);
+    let spec = ForkSpec {
+        daughters: 1,
+        checkpoint: Checkpoint::Drop,
+        start: Start::Run,
+    };
+    let answer = mother.done(Request::Fork(spec), &[theirs.as_fd()]);
+    assert!(matches!(answer, Err(CellError::Confused(_))), "{answer:?}");
+    drop(theirs);
+    settle("the daughter has ended", || {
+        brood_testkit::children_of(mother.pid()).is_empty()
+    });
+    assert_eq!(read(&mut mother), 1);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 mod common;
 
-use brood_cell::protocol::{Checkpoint, Start};
+use brood_cell::protocol::{Checkpoint, MAX_DAUGHTERS, Start};
 use brood_cell::{Cell, CellError};
 use brood_testkit::{TaskLimit, children_of, settle};
 use common::{daughters_of, host, read, write};
@@ -112,6 +112,23 @@ fn daughters_without_memory_say_so_and_the_mother_forks_again_when_there_is_some
     }
     drop((mother, checkpoint));
     nobody_is_left();
+}
+
+#[test]
+fn one_fork_makes_as_many_daughters_as_it_promises() {
+    let Some(host) = host() else { return };
+    let mut mother = host.bare(64, 1);
+    write(&mut mother, 2);
+    let fork = mother
+        .fork(MAX_DAUGHTERS, Checkpoint::Keep, Start::Hold)
+        .expect("as many as one fork makes");
+    assert_eq!(fork.daughters.len(), MAX_DAUGHTERS as usize);
+    assert!(matches!(fork.checkpoint, Some(Ok(_))));
+    let mut born: Vec<_> = fork.daughters.into_iter().map(Result::ok).collect();
+    assert!(born.iter().all(Option::is_some));
+    let last = born.last_mut().and_then(Option::as_mut).expect("the last");
+    last.resume().expect("resume");
+    assert_eq!((read(last), read(&mut mother)), (2, 2));
 }
 
 fn limit_address_space(cell: &Cell, limit: Rlimit) -> Rlimit {

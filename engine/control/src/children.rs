@@ -77,9 +77,4 @@ impl Children {
         }
         ended
     }
-
-    /// In a forked child: the mother's descriptor is not ours to close.
-    pub fn forget(self) {
-        std::mem::forget(self);
-    }
 }

@@ -11,7 +11,6 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::net::sockopt::set_socket_passcred;
 use serde::{Deserialize, Serialize};
 
 use crate::{ChildEnd, Control};
@@ -36,8 +35,7 @@ pub enum LastWords {
 /// # Errors
 /// The host has no more descriptors.
 pub fn listener() -> io::Result<(Control, OwnedFd)> {
-    let (ours, theirs) = Control::pair()?;
-    set_socket_passcred(&ours, true)?;
+    let (ours, theirs) = Control::pair_that_names_senders()?;
     Ok((Control::new(ours), theirs))
 }
 
@@ -84,7 +82,8 @@ mod tests {
         let (ours, theirs) = listener().expect("a line");
         let said = LastWords::ending("power off");
         Control::new(theirs).send_at_once(&said, &[]).expect("send");
-        let (heard, sender) = ours.receive_from::<LastWords>().expect("receive");
-        assert_eq!((heard, sender), (said, Some(std::process::id())));
+        let heard = ours.receive_from::<LastWords>().expect("receive");
+        let this = Some(rustix::process::getpid());
+        assert_eq!((heard.message, heard.sender), (said, this));
     }
 }

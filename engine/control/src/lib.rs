@@ -9,4 +9,4 @@ mod seqpacket;
 
 pub use children::{ChildEnd, Children};
 pub use last_words::{LastWords, MAX_WORDS, listener, say};
-pub use seqpacket::{Control, MAX_BYTES, MAX_FDS, SocketError};
+pub use seqpacket::{Control, MAX_BYTES, MAX_FDS, Received, SocketError};

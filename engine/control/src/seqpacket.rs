@@ -10,8 +10,9 @@ use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
-    sendmsg, socketpair,
+    sendmsg, socketpair, sockopt::set_socket_passcred,
 };
+use rustix::process::Pid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -40,6 +41,17 @@ pub enum SocketError {
     /// The packet is not a message of this protocol.
     #[error("the packet is not a message of this protocol")]
     Malformed(#[from] postcard::Error),
+}
+
+/// What one packet brought.
+#[derive(Debug)]
+pub struct Received<T> {
+    /// The message.
+    pub message: T,
+    /// The descriptors that came along.
+    pub fds: Vec<OwnedFd>,
+    /// The process that sent it, by the kernel's word, where the receiving end was made to name senders.
+    pub sender: Option<Pid>,
 }
 
 /// One end of a control socket.
@@ -125,51 +137,52 @@ impl Control {
         Ok(())
     }
 
+    /// Two connected ends; with a message that arrives at the first, the kernel says which process sent it (SO_PASSCRED,
+    /// man 7 unix).
+    ///
+    /// # Errors
+    /// The host has no more descriptors.
+    pub fn pair_that_names_senders() -> Result<(OwnedFd, OwnedFd), Errno> {
+        let (ours, theirs) = Self::pair()?;
+        set_socket_passcred(&ours, true)?;
+        Ok((ours, theirs))
+    }
+
     /// The next message, waiting for it.
     ///
     /// # Errors
     /// The peer is gone, or the packet is not such a message; the socket can be used on in the latter case.
     pub fn receive<T: DeserializeOwned>(&self) -> Result<(T, Vec<OwnedFd>), SocketError> {
-        let packet = self.packet(RecvFlags::empty())?;
-        Ok((postcard::from_bytes(packet.bytes())?, packet.fds))
+        let received = self.packet(RecvFlags::empty())?;
+        Ok((received.message, received.fds))
     }
 
-    /// As [`Control::receive`], but none where it would wait.
+    /// As [`Control::receive`], with the process that sent it if this end was made to name senders.
     ///
     /// # Errors
     /// As [`Control::receive`].
-    pub fn receive_at_once<T: DeserializeOwned>(
-        &self,
-    ) -> Result<Option<(T, Vec<OwnedFd>)>, SocketError> {
+    pub fn receive_from<T: DeserializeOwned>(&self) -> Result<Received<T>, SocketError> {
+        self.packet(RecvFlags::empty())
+    }
+
+    /// As [`Control::receive_from`], but none where it would wait.
+    ///
+    /// # Errors
+    /// As [`Control::receive`].
+    pub fn receive_at_once<T: DeserializeOwned>(&self) -> Result<Option<Received<T>>, SocketError> {
         match self.packet(RecvFlags::DONTWAIT) {
             Err(SocketError::Call(Errno::WOULDBLOCK)) => Ok(None),
-            Err(error) => Err(error),
-            Ok(packet) => Ok(Some((postcard::from_bytes(packet.bytes())?, packet.fds))),
+            other => other.map(Some),
         }
     }
 
-    /// The next message, without waiting, and the process id of its sender where the socket was told to name it
-    /// (SO_PASSCRED). Descriptors that came along are closed.
-    ///
-    /// # Errors
-    /// As [`Control::receive`]; there is none yet.
-    pub fn receive_from<T: DeserializeOwned>(&self) -> Result<(T, Option<u32>), SocketError> {
-        let packet = self.packet(RecvFlags::DONTWAIT)?;
-        Ok((postcard::from_bytes(packet.bytes())?, packet.sender))
-    }
-
-    fn packet(&self, flags: RecvFlags) -> Result<Packet, SocketError> {
-        let mut packet = Packet {
-            buffer: [0; MAX_BYTES],
-            length: 0,
-            fds: Vec::new(),
-            sender: None,
-        };
+    fn packet<T: DeserializeOwned>(&self, flags: RecvFlags) -> Result<Received<T>, SocketError> {
+        let mut bytes = [0_u8; MAX_BYTES];
         let mut space =
             [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS), ScmCredentials(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = retry(|| {
-            let mut slices = [IoSliceMut::new(&mut packet.buffer)];
+            let mut slices = [IoSliceMut::new(&mut bytes)];
             let flags = flags | RecvFlags::CMSG_CLOEXEC;
             recvmsg(&self.0, &mut slices, &mut ancillary, flags)
         })
@@ -177,13 +190,11 @@ impl Control {
             Errno::CONNRESET => SocketError::Closed,
             other => SocketError::Call(other),
         })?;
+        let (mut fds, mut sender) = (Vec::new(), None);
         for message in ancillary.drain() {
             match message {
-                RecvAncillaryMessage::ScmRights(rights) => packet.fds.extend(rights),
-                RecvAncillaryMessage::ScmCredentials(credentials) => {
-                    let pid = credentials.pid.as_raw_nonzero().get();
-                    packet.sender = Some(pid.unsigned_abs());
-                }
+                RecvAncillaryMessage::ScmRights(rights) => fds.extend(rights),
+                RecvAncillaryMessage::ScmCredentials(credentials) => sender = Some(credentials.pid),
                 _ => {}
             }
         }
@@ -193,31 +204,21 @@ impl Control {
         if received.flags.contains(ReturnFlags::TRUNC) {
             return Err(SocketError::TooLarge {
                 bytes: received.bytes,
-                fds: packet.fds.len(),
+                fds: fds.len(),
             });
         }
-        packet.length = received.bytes;
-        Ok(packet)
+        let packet = bytes.get(..received.bytes).unwrap_or_default();
+        Ok(Received {
+            message: postcard::from_bytes(packet)?,
+            fds,
+            sender,
+        })
     }
 }
 
 impl AsFd for Control {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd()
-    }
-}
-
-/// What one call received.
-struct Packet {
-    buffer: [u8; MAX_BYTES],
-    length: usize,
-    fds: Vec<OwnedFd>,
-    sender: Option<u32>,
-}
-
-impl Packet {
-    fn bytes(&self) -> &[u8] {
-        self.buffer.get(..self.length).unwrap_or_default()
     }
 }
 

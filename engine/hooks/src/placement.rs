@@ -7,7 +7,7 @@ mod combine;
 use serde::{Deserialize, Serialize};
 
 use crate::check::{Flaw, Malformed, at_most, in_range};
-use crate::{ForkRequest, Labels, Resources, Span, text};
+use crate::{ForkRequest, Labels, Span, text};
 
 pub(crate) use combine::same;
 pub use combine::{PlacementError, Ranked, Ranks, Run, fill, rank};
@@ -17,6 +17,17 @@ pub const MOST_CANDIDATES: usize = 256;
 /// Highest score of a bid.
 pub const HIGHEST_SCORE: u16 = 10_000;
 const MOST_REASONS: usize = 64;
+
+/// What every machine uses of a domain; further kinds are columns, `brood.free.` and the kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amounts {
+    /// 1/1000 vCPU.
+    pub vcpu_milli: u32,
+    /// Memory, MiB.
+    pub memory_mib: u32,
+    /// Writable disk, MiB.
+    pub disk_mib: u32,
+}
 
 /// One place daughters can land: a node and one of its NUMA domains.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +39,7 @@ pub struct Candidate {
     /// Booted shells that wait for a fork.
     pub warm_shells: u16,
     /// What is free in the whole domain.
-    pub free: Resources,
+    pub free: Amounts,
     /// RAM of the mother that is already here, MiB.
     pub parent_resident_mib: u32,
     /// CPU in use, 1/1000.

@@ -153,7 +153,11 @@ impl Specimen for Placement {
             request: request(),
             wanted: ONE,
             candidates: vec![placement::Candidate {
-                free: request().shape,
+                free: placement::Amounts {
+                    vcpu_milli: 1000,
+                    memory_mib: 128,
+                    disk_mib: 128,
+                },
                 ..placement::Candidate::default()
             }],
             columns: Vec::new(),

@@ -19,3 +19,4 @@ pub use spec::{
     BindingSpec, Grants, Import, LogLevel, Mode, OnFailure, PluginSpec, PolicySet, Reuse,
     StateOptions,
 };
+pub use table::{Table, read};

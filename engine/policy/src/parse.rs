@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use brood_hooks::HookName;
-use toml_edit::{Document, TableLike};
+use toml_edit::TableLike;
 
 use crate::mistake::{Mistakes, Notes, unknown};
-use crate::table::{Table, json};
+use crate::table::{Table, json, read};
 use crate::{
     BindingSpec, Breaker, Concurrency, Grants, Import, Limits, LogLevel, Mode, OnFailure,
     PluginSpec, PolicySet, Reuse, StateOptions, conflict,
@@ -23,18 +23,15 @@ pub(crate) struct Written {
 
 /// Reads a policy file. `file` is its name, for messages.
 pub fn parse(file: &str, text: &str) -> Result<PolicySet, Mistakes> {
-    let mut notes = Notes::new(file, text);
-    let document = match Document::parse(text) {
-        Ok(document) => document,
-        Err(error) => {
-            notes.add(
-                error.span(),
-                format!("this is not TOML: {}", error.message()),
-            );
-            return Err(notes.into_mistakes().unwrap_or_default());
-        }
-    };
-    let mut root = Table::new("a policy file", document.as_table(), None, &mut notes);
+    let (mut set, written) = read(file, text, "a policy file", policy)?;
+    set.plugins.sort_by(|one, other| one.id.cmp(&other.id));
+    set.bindings = written.into_iter().map(|written| written.spec).collect();
+    set.bindings
+        .sort_by_key(|binding| (binding.hook, binding.order));
+    Ok(set)
+}
+
+fn policy(root: &mut Table<'_, '_, '_>) -> (PolicySet, Vec<Written>) {
     let mut version = 0_u32;
     root.number("version", 1..=1, &mut version);
     let plugins = root.table("plugin");
@@ -44,16 +41,14 @@ pub fn parse(file: &str, text: &str) -> Result<PolicySet, Mistakes> {
         (HookName::Mutation, root.item("mutation")),
         (HookName::Billing, root.item("billing")),
     ];
-    root.end();
-    if document.as_table().get("version").is_none() {
-        notes.add(None, "the file lacks 'version = 1'");
+    if !root.has("version") {
+        root.mistake(None, "the file lacks 'version = 1'");
     }
+    let notes = &mut *root.notes;
     let mut set = PolicySet::default();
     for (id, item) in plugins.into_iter().flat_map(|(plugins, _)| plugins.iter()) {
         match item.as_table_like() {
-            Some(table) => set
-                .plugins
-                .extend(plugin(id, table, item.span(), &mut notes)),
+            Some(table) => set.plugins.extend(plugin(id, table, item.span(), notes)),
             None => notes.add(item.span(), format!("plugin.{id} must be a table")),
         }
     }
@@ -65,18 +60,11 @@ pub fn parse(file: &str, text: &str) -> Result<PolicySet, Mistakes> {
             continue;
         };
         for table in tables {
-            written.extend(binding(hook, table, table.span(), &mut notes));
+            written.extend(binding(hook, table, table.span(), notes));
         }
     }
-    conflict::find(&set.plugins, &written, &mut notes);
-    if let Some(mistakes) = notes.into_mistakes() {
-        return Err(mistakes);
-    }
-    set.plugins.sort_by(|one, other| one.id.cmp(&other.id));
-    set.bindings = written.into_iter().map(|written| written.spec).collect();
-    set.bindings
-        .sort_by_key(|binding| (binding.hook, binding.order));
-    Ok(set)
+    conflict::find(&set.plugins, &written, notes);
+    (set, written)
 }
 
 fn plugin(

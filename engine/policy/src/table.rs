@@ -4,12 +4,42 @@
 
 use std::ops::Range;
 
-use toml_edit::{Item, TableLike, Value};
+use toml_edit::{Document, Item, TableLike, Value};
 
-use crate::mistake::{Notes, unknown};
+use crate::mistake::{Mistakes, Notes, unknown};
+
+/// Reads a text whose root table is called `name` in messages, key by key, and finds the keys that nobody asked for.
+///
+/// # Errors
+/// All mistakes of the text.
+pub fn read<T>(
+    file: &str,
+    text: &str,
+    name: &str,
+    read: impl FnOnce(&mut Table<'_, '_, '_>) -> T,
+) -> Result<T, Mistakes> {
+    let mut notes = Notes::new(file, text);
+    let read = match Document::parse(text) {
+        Ok(document) => {
+            let mut root = Table::new(name, document.as_table(), None, &mut notes);
+            let read = read(&mut root);
+            root.end();
+            Some(read)
+        }
+        Err(error) => {
+            let message = format!("this is not TOML: {}", error.message());
+            notes.add(error.span(), message);
+            None
+        }
+    };
+    match (notes.into_mistakes(), read) {
+        (None, Some(read)) => Ok(read),
+        (mistakes, _) => Err(mistakes.unwrap_or_default()),
+    }
+}
 
 /// A table and the keys that were asked for.
-pub(crate) struct Table<'t, 'n, 'a> {
+pub struct Table<'t, 'n, 'a> {
     table: &'t dyn TableLike,
     span: Option<Range<usize>>,
     name: String,
@@ -34,11 +64,21 @@ impl<'t, 'n, 'a> Table<'t, 'n, 'a> {
         }
     }
 
+    /// Notes a mistake about the value at a place.
+    pub fn mistake(&mut self, span: Option<Range<usize>>, message: impl Into<String>) {
+        self.notes.add(span, message);
+    }
+
     /// The item under a key, and where it is.
     pub(crate) fn item(&mut self, key: &'static str) -> Option<(&'t Item, Option<Range<usize>>)> {
         self.valid.push(key);
         let item = self.table.get(key)?;
         Some((item, item.span().or_else(|| self.span.clone())))
+    }
+
+    /// Whether a key is there.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.table.get(key).is_some()
     }
 
     fn wrong(&mut self, span: Option<Range<usize>>, key: &str, expected: &str) {
@@ -47,7 +87,7 @@ impl<'t, 'n, 'a> Table<'t, 'n, 'a> {
     }
 
     /// A string.
-    pub(crate) fn text(&mut self, key: &'static str) -> Option<(&'t str, Option<Range<usize>>)> {
+    pub fn text(&mut self, key: &'static str) -> Option<(&'t str, Option<Range<usize>>)> {
         let (item, span) = self.item(key)?;
         let text = item.as_str();
         if text.is_none() {
@@ -57,10 +97,7 @@ impl<'t, 'n, 'a> Table<'t, 'n, 'a> {
     }
 
     /// A string that must be there.
-    pub(crate) fn required(
-        &mut self,
-        key: &'static str,
-    ) -> Option<(&'t str, Option<Range<usize>>)> {
+    pub fn required(&mut self, key: &'static str) -> Option<(&'t str, Option<Range<usize>>)> {
         if self.table.get(key).is_none() {
             self.valid.push(key);
             let message = format!("{} lacks '{key}'", self.name);
@@ -71,7 +108,7 @@ impl<'t, 'n, 'a> Table<'t, 'n, 'a> {
     }
 
     /// A whole number within bounds, put where it belongs.
-    pub(crate) fn number<T: TryFrom<i64>>(
+    pub fn number<T: TryFrom<i64>>(
         &mut self,
         key: &'static str,
         bounds: std::ops::RangeInclusive<i64>,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use brood_agent_proto::fork::StampFile;
+pub use brood_agent_proto::fork::StampFile;
 use brood_cell::protocol::MAX_DAUGHTERS;
 use brood_hooks::{ForkRequest, Id128, Labels, Origin, Principal, Resources};
 use brood_units::MachineId;

@@ -3,11 +3,19 @@
 //! Invariant: a claim fits as a whole or changes nothing, and what was claimed is given back exactly once: with each
 //! daughter that ends, or when its time is over. A function of its arguments; who keeps it durable and behind which lock
 //! is the caller's business.
+//!
+//! ```text
+//!  claim ─► Held (of a request) ─┬─ end ────► given back: nobody was born
+//!                                └─ settle ─► one share for each living machine ─ machine_ended ─► given back
+//!  units_of ─► written down ─ restart ─ recall ─► as settled
+//! ```
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use brood_hooks::Now;
-use brood_hooks::admission::{HeldBy, Hold, WhenFull};
+use brood_hooks::admission::{HeldBy, WhenFull};
+use brood_units::MachineId;
 
 /// A counter: the plugin that owns it, and its key.
 type Counter = (String, String);
@@ -17,6 +25,8 @@ type Counter = (String, String);
 pub struct Holds {
     sums: BTreeMap<Counter, i64>,
     claims: BTreeMap<u64, Claim>,
+    /// Whose end gives back a share of which claim.
+    machines: BTreeMap<MachineId, u64>,
     /// By when a claim of time is over, milliseconds since the epoch.
     timed: BTreeMap<(u64, u64), Vec<(Counter, i64)>>,
     next: u64,
@@ -26,11 +36,26 @@ pub struct Holds {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Claim {
     daughters: u32,
-    /// Counter, for the request, for each daughter.
-    parts: Vec<(Counter, i64, i64)>,
+    units: Vec<Units>,
 }
 
-/// Units that are held for the daughters of one request. Give them back with [`Holds::end`].
+/// Units of one counter that a claim took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Units {
+    /// The plugin that owns the counter.
+    pub plugin: String,
+    /// The counter.
+    pub key: String,
+    /// Until the last daughter ends.
+    pub per_request: i64,
+    /// Until each daughter ends.
+    pub per_daughter: i64,
+    /// Until then instead, milliseconds since the epoch, whatever becomes of the daughters.
+    pub until_ms: Option<u64>,
+}
+
+/// Units that are held for the daughters of one request, until they are given back with [`Holds::end`] or belong to the
+/// machines that came of it with [`Holds::settle`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "units stay held until they are given back"]
 pub struct Held {
@@ -66,7 +91,8 @@ pub struct Full {
 }
 
 impl Holds {
-    /// Claims for the largest count of `least ..= most` daughters that fits every hold, in one step.
+    /// Claims for the largest count of `least ..= most` daughters that fits every hold, in one step. Holds on one counter
+    /// add up, and the sum keeps to the limit of each.
     ///
     /// # Errors
     /// [`Full`] if not even `least` fit; nothing is claimed then.
@@ -78,45 +104,27 @@ impl Holds {
         most: u32,
     ) -> Result<Held, Box<Full>> {
         self.expire(now);
-        let mut count = most;
+        let units: Vec<Units> = holds.iter().map(|held| Units::of(held, now)).collect();
+        let mut daughters = most;
         for held in holds {
-            count = count.min(self.fitting(held, least)?);
+            daughters = daughters.min(self.fitting(held, &units, least)?);
         }
-        let daughters = count;
-        let mut parts = Vec::new();
-        for held in holds {
-            let counter = counter(held);
-            let Hold {
-                per_request,
-                per_daughter,
-                lasts_ms,
-                ..
-            } = held.hold;
-            let amount = amount(&held.hold, daughters);
-            let sum = self.sums.entry(counter.clone()).or_default();
-            *sum = sum.saturating_add(amount);
-            match lasts_ms {
-                None => parts.push((counter, per_request, per_daughter)),
-                Some(lasts) => {
-                    let until = now.as_unix_millis().saturating_add(lasts);
-                    let over = self.timed.entry((until, self.next)).or_default();
-                    over.push((counter, amount));
-                }
-            }
-        }
-        let claim = self.next;
-        self.next += 1;
-        if daughters > 0 {
-            self.claims.insert(claim, Claim { daughters, parts });
-        }
-        Ok(Held { claim, daughters })
+        Ok(self.take(units, daughters))
     }
 
-    /// The most daughters that one hold has room for.
-    fn fitting(&self, held: &HeldBy, least: u32) -> Result<u32, Box<Full>> {
+    /// The most daughters that the limit of one hold has room for.
+    fn fitting(&self, held: &HeldBy, units: &[Units], least: u32) -> Result<u32, Box<Full>> {
         let hold = &held.hold;
         let used = self.used(&held.plugin, &hold.key);
-        let needed = amount(hold, least);
+        let same = |own: &&Units| own.plugin == held.plugin && own.key == hold.key;
+        let (once, each) = units
+            .iter()
+            .filter(same)
+            .fold((0_i64, 0_i64), |(once, each), own| {
+                let each = each.saturating_add(own.per_daughter);
+                (once.saturating_add(own.per_request), each)
+            });
+        let needed = each.saturating_mul(least.into()).saturating_add(once);
         let room = hold.limit.saturating_sub(used);
         if needed > room {
             return Err(Box::new(Full {
@@ -129,32 +137,99 @@ impl Holds {
                 when_full: held.when_full.clone(),
             }));
         }
-        let each = room
-            .saturating_sub(hold.per_request)
-            .checked_div(hold.per_daughter);
-        Ok(each.map_or(u32::MAX, |each| u32::try_from(each).unwrap_or(u32::MAX)))
+        let most = room.saturating_sub(once).checked_div(each);
+        Ok(most.map_or(u32::MAX, |most| u32::try_from(most).unwrap_or(u32::MAX)))
+    }
+
+    fn take(&mut self, units: Vec<Units>, daughters: u32) -> Held {
+        let claim = self.next;
+        if daughters > 0 {
+            self.next += 1;
+            for own in &units {
+                let amount = own.amount(daughters);
+                let sum = self.sums.entry(own.counter()).or_default();
+                *sum = sum.saturating_add(amount);
+                if let Some(until) = own.until_ms {
+                    let over = self.timed.entry((until, claim)).or_default();
+                    over.push((own.counter(), amount));
+                }
+            }
+            self.claims.insert(claim, Claim { daughters, units });
+        }
+        Held { claim, daughters }
+    }
+
+    /// What is held, to be written down where it outlives this process.
+    pub fn units_of(&self, held: &Held) -> &[Units] {
+        self.claims
+            .get(&held.claim)
+            .map_or(&[], |claim| &claim.units)
     }
 
     /// Gives back the units of daughters that ended, or were never born. Those of more than are held end with the last.
     #[must_use = "what is left is still held"]
     pub fn end(&mut self, held: Held, ended: u32) -> Option<Held> {
-        let claim = self.claims.get_mut(&held.claim)?;
-        let ended = ended.min(claim.daughters);
-        claim.daughters -= ended;
-        let over = claim.daughters == 0;
-        for (counter, per_request, per_daughter) in &claim.parts {
-            let once = if over { *per_request } else { 0 };
-            let given = per_daughter
-                .saturating_mul(ended.into())
-                .saturating_add(once);
-            take_off(&mut self.sums, counter, given);
+        let daughters = self.give_back(held.claim, ended);
+        (daughters > 0).then_some(Held { daughters, ..held })
+    }
+
+    /// From now on each machine that lives holds her share, until [`Holds::machine_ended`]. The shares of those who are
+    /// missing are given back at once.
+    pub fn settle(&mut self, held: Held, alive: impl IntoIterator<Item = MachineId>) {
+        let mut missing = held.daughters;
+        for machine in alive {
+            if missing == 0 {
+                break;
+            }
+            if let Entry::Vacant(free) = self.machines.entry(machine) {
+                free.insert(held.claim);
+                missing -= 1;
+            }
         }
-        let daughters = claim.daughters;
-        if over {
-            self.claims.remove(&held.claim);
-            return None;
+        self.give_back(held.claim, missing);
+    }
+
+    /// Gives back what a machine held. Says whether she held anything: a second time she does not.
+    pub fn machine_ended(&mut self, machine: MachineId) -> bool {
+        let Some(claim) = self.machines.remove(&machine) else {
+            return false;
+        };
+        self.give_back(claim, 1);
+        true
+    }
+
+    /// Holds again, whether it fits or not, what was written down of a claim for so many daughters: what has a time until
+    /// then, the rest for those who are alive.
+    pub fn recall(
+        &mut self,
+        now: Now,
+        units: Vec<Units>,
+        daughters: u32,
+        alive: impl IntoIterator<Item = MachineId>,
+    ) {
+        let held = self.take(units, daughters);
+        self.settle(held, alive);
+        self.expire(now);
+    }
+
+    /// How many daughters a claim still holds for afterwards.
+    fn give_back(&mut self, claim: u64, ended: u32) -> u32 {
+        let Entry::Occupied(mut entry) = self.claims.entry(claim) else {
+            return 0;
+        };
+        let of = entry.get_mut();
+        let ended = ended.min(of.daughters);
+        of.daughters -= ended;
+        let left = of.daughters;
+        for own in of.units.iter().filter(|own| own.until_ms.is_none()) {
+            let once = if left == 0 { own.per_request } else { 0 };
+            let given = own.per_daughter.saturating_mul(ended.into());
+            take_off(&mut self.sums, &own.counter(), given.saturating_add(once));
         }
-        Some(Held { daughters, ..held })
+        if left == 0 {
+            entry.remove();
+        }
+        left
     }
 
     /// Lets claims go whose time is over.
@@ -175,6 +250,29 @@ impl Holds {
     }
 }
 
+impl Units {
+    fn of(held: &HeldBy, now: Now) -> Self {
+        let hold = &held.hold;
+        let until = |lasts| now.as_unix_millis().saturating_add(lasts);
+        Self {
+            plugin: held.plugin.clone(),
+            key: hold.key.clone(),
+            per_request: hold.per_request,
+            per_daughter: hold.per_daughter,
+            until_ms: hold.lasts_ms.map(until),
+        }
+    }
+
+    fn counter(&self) -> Counter {
+        (self.plugin.clone(), self.key.clone())
+    }
+
+    fn amount(&self, daughters: u32) -> i64 {
+        let each = self.per_daughter.saturating_mul(daughters.into());
+        each.saturating_add(self.per_request)
+    }
+}
+
 fn take_off(sums: &mut BTreeMap<Counter, i64>, counter: &Counter, amount: i64) {
     if let Some(sum) = sums.get_mut(counter) {
         *sum = sum.saturating_sub(amount);
@@ -184,97 +282,5 @@ fn take_off(sums: &mut BTreeMap<Counter, i64>, counter: &Counter, amount: i64) {
     }
 }
 
-fn counter(held: &HeldBy) -> Counter {
-    (held.plugin.clone(), held.hold.key.clone())
-}
-
-fn amount(hold: &Hold, daughters: u32) -> i64 {
-    let each = hold.per_daughter.saturating_mul(daughters.into());
-    each.saturating_add(hold.per_request)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use brood_hooks::Denial;
-
-    fn hold(key: &str, per_daughter: i64, limit: i64, lasts_ms: Option<u64>) -> HeldBy {
-        HeldBy {
-            plugin: "quota".to_owned(),
-            binding: "admission/quota".to_owned(),
-            hold: Hold {
-                key: key.to_owned(),
-                per_request: 0,
-                per_daughter,
-                limit,
-                lasts_ms,
-            },
-            when_full: WhenFull::Deny(Denial::default()),
-        }
-    }
-
-    fn at(ms: u64) -> Now {
-        Now::from_unix_nanos(ms * 1_000_000)
-    }
-
-    #[test]
-    fn a_thousand_requests_at_a_cap_of_fifty_get_exactly_fifty() {
-        let mut holds = Holds::default();
-        let claims = (0..1000).map(|_| holds.claim(at(0), &[hold("live", 1, 50, None)], 1, 1));
-        let admitted = claims.filter(Result::is_ok).count();
-        assert_eq!((admitted, holds.used("quota", "live")), (50, 50));
-    }
-
-    #[test]
-    fn the_narrowest_hold_lowers_the_count_and_a_claim_that_does_not_fit_changes_nothing() {
-        let mut holds = Holds::default();
-        let both = [hold("live", 1, 10, None), hold("memory", 256, 1024, None)];
-        let held = holds.claim(at(0), &both, 2, 8).expect("four fit");
-        assert_eq!(held.daughters(), 4);
-        let before = holds.clone();
-        let full = holds
-            .claim(at(0), &both, 1, 8)
-            .expect_err("no memory is left");
-        assert_eq!((full.counter.as_str(), full.used), ("memory", 1024));
-        assert_eq!(holds, before);
-    }
-
-    #[test]
-    fn units_come_back_with_each_daughter_and_never_twice() {
-        let mut holds = Holds::default();
-        let mut live = hold("live", 1, 10, None);
-        live.hold.per_request = 2;
-        let held = holds.claim(at(0), &[live], 3, 3).expect("fits");
-        assert_eq!(holds.used("quota", "live"), 5);
-        let held = holds.end(held, 1).expect("two live on");
-        assert_eq!(holds.used("quota", "live"), 4);
-        assert_eq!(holds.end(held, 100), None);
-        assert_eq!(
-            holds,
-            Holds {
-                next: holds.next,
-                ..Holds::default()
-            }
-        );
-    }
-
-    #[test]
-    fn a_rate_ends_with_its_time_and_not_with_its_daughters() {
-        let mut holds = Holds::default();
-        let rate = [hold("rate", 1, 2, Some(1000))];
-        let held = holds.claim(at(0), &rate, 1, 2).expect("fits");
-        assert_eq!(holds.end(held, 2), None);
-        assert!(holds.claim(at(999), &rate, 1, 1).is_err());
-        assert!(holds.claim(at(1000), &rate, 1, 1).is_ok());
-    }
-
-    #[test]
-    fn counters_of_two_plugins_are_two_under_one_key() {
-        let mut holds = Holds::default();
-        let mut other = hold("live", 1, 1, None);
-        other.plugin = "other".to_owned();
-        let one = holds.claim(at(0), &[hold("live", 1, 1, None)], 1, 1);
-        let two = holds.claim(at(0), &[other], 1, 1);
-        assert!(one.is_ok() && two.is_ok());
-    }
-}
+mod tests;

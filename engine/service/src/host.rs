@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use anyhow::Context;
-use brood_cell::{Cell, CellProgram, LayerSource, become_reaper};
+use brood_cell::{Cell, CellError, CellProgram, LayerSource, become_reaper};
 
 use crate::files::GuestFiles;
 
@@ -12,18 +12,19 @@ use crate::files::GuestFiles;
 pub struct Host {
     /// The open `/dev/kvm`.
     pub kvm: File,
-    /// What Linux guests start from.
-    pub files: GuestFiles,
+    /// What Linux guests start from, where there is something.
+    files: Option<GuestFiles>,
     program: CellProgram,
     directory: tempfile::TempDir,
 }
 
 impl Host {
-    /// Opens `/dev/kvm` and the guest files; cells run `program` with the argument `cell`.
+    /// Opens `/dev/kvm`; cells run `program` with the argument `cell`. Layers and sockets live in a directory made in
+    /// `parent`. Without `files`, made by `brood prepare`, only bare guests can be started.
     ///
     /// # Errors
-    /// No KVM, no guest files, or no directory for layers.
-    pub fn open(program: &Path, files: &Path) -> anyhow::Result<Self> {
+    /// No KVM, no guest files where some are named, or no directory for layers.
+    pub fn open(program: &Path, files: Option<&Path>, parent: &Path) -> anyhow::Result<Self> {
         let kvm = File::options()
             .read(true)
             .write(true)
@@ -32,13 +33,25 @@ impl Host {
         become_reaper()?;
         Ok(Self {
             kvm,
-            files: GuestFiles::open(files)?,
+            files: files.map(GuestFiles::open).transpose()?,
             program: CellProgram {
                 path: program.to_owned(),
                 arguments: vec!["cell".to_owned()],
             },
-            directory: tempfile::Builder::new().prefix("brood-").tempdir()?,
+            directory: tempfile::Builder::new()
+                .prefix("brood-")
+                .tempdir_in(parent)?,
         })
+    }
+
+    /// What Linux guests start from.
+    ///
+    /// # Errors
+    /// None were named when this was opened.
+    pub fn files(&self) -> anyhow::Result<&GuestFiles> {
+        self.files.as_ref().context(
+            "no guest files: Linux machines start from a directory that `brood prepare` makes",
+        )
     }
 
     /// The directory that layers and sockets live in.
@@ -51,9 +64,11 @@ impl Host {
     /// # Errors
     /// It cannot be started.
     pub fn spawn(&self) -> anyhow::Result<Cell> {
-        Ok(Cell::spawn(
-            &self.program,
-            LayerSource::new(self.directory.path()),
-        )?)
+        Ok(self.cell()?)
+    }
+
+    pub(crate) fn cell(&self) -> Result<Cell, CellError> {
+        let layers = LayerSource::new(self.directory.path());
+        Cell::spawn(&self.program, layers)
     }
 }

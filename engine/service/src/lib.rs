@@ -4,6 +4,7 @@
 
 pub mod ask;
 pub mod decision;
+pub mod engine;
 pub mod files;
 pub mod fork;
 pub mod hold;

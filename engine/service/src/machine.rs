@@ -53,6 +53,7 @@ impl Machine {
     /// # Errors
     /// The cell refuses, the guest ends, or the agent does not answer in time; the console's last lines are shown.
     pub fn boot(host: &Host, size: Size, extra_words: &str) -> anyhow::Result<Self> {
+        let from = host.files()?;
         let mut cell = host.spawn()?;
         let machine = MachineSpec {
             ram_bytes: size.ram_mib << 20,
@@ -64,9 +65,9 @@ impl Machine {
         };
         let files = [
             host.kvm.as_fd(),
-            host.files.disk.as_fd(),
-            host.files.kernel.as_fd(),
-            host.files.initramfs.as_fd(),
+            from.disk.as_fd(),
+            from.kernel.as_fd(),
+            from.initramfs.as_fd(),
         ];
         cell.boot(&machine, &guest, &files)?;
         cell.resume()?;

@@ -6,8 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context;
-use brood_hooks::Resources;
-use brood_hooks::placement::Candidate;
+use brood_hooks::placement::{Amounts, Candidate};
 
 use crate::path::Node;
 
@@ -35,11 +34,10 @@ pub fn here(layers: &Path, resident_mib: u32, tenant_live: u32) -> anyhow::Resul
             node: 0,
             numa: 0,
             warm_shells: 0,
-            free: Resources {
+            free: Amounts {
                 vcpu_milli: cpus.saturating_mul(1000),
                 memory_mib: available,
                 disk_mib: u32::try_from(disk_mib).unwrap_or(u32::MAX),
-                more: Vec::new(),
             },
             parent_resident_mib: resident_mib,
             cpu_load: u16::try_from(load).unwrap_or(u16::MAX).min(1000),

@@ -101,6 +101,16 @@ impl Write<'_> {
         Ok(())
     }
 
+    /// Frees the key of an intent that came to nothing, so that the request can be sent again.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn forget_claim(&mut self, intent: IntentId) -> Result<(), StoreError> {
+        let delete = "DELETE FROM idempotency WHERE intent = ?1 AND answer IS NULL";
+        self.execute(delete, [intent.as_bytes()])?;
+        Ok(())
+    }
+
     /// Forgets answered keys that are older; how many.
     ///
     /// # Errors

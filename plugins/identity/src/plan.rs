@@ -174,6 +174,10 @@ fn narrow<T: Ord + Copy>(so_far: &mut Option<T>, most: Option<T>) {
 
 /// A text with the names of the request filled in.
 fn filled(text: &str, request: &ForkRequest) -> Result<String, String> {
+    // Most texts have no placeholder, and a search for one byte costs a tenth of one for two.
+    if !text.contains('$') {
+        return Ok(text.to_owned());
+    }
     let who = &request.who;
     let of_request = |name: &str| match name {
         "tenant" => Some(who.tenant.as_str()),
@@ -242,11 +246,8 @@ fn rules(own: &[(&str, &Variable)], brief: &Brief) -> Result<Vec<Rule>, String> 
         let index = index.ok_or("the daughters' indices exceed 32 bits")?;
         let mut values = Vec::with_capacity(own.len());
         for (name, variable) in own {
-            let value = value(name, variable, index)?;
-            values.push(Patch::SetEnv((
-                (*name).to_owned(),
-                filled(&value, &brief.request)?,
-            )));
+            let value = value(name, variable, index, &brief.request)?;
+            values.push(Patch::SetEnv(((*name).to_owned(), value)));
         }
         if let Some(last) = rules.last_mut().filter(|last| last.patches == values) {
             last.daughters.count += 1;
@@ -271,7 +272,12 @@ fn rules(own: &[(&str, &Variable)], brief: &Brief) -> Result<Vec<Rule>, String> 
 }
 
 /// The value of a variable for the daughter with an index.
-fn value(name: &str, variable: &Variable, index: u32) -> Result<String, String> {
+fn value(
+    name: &str,
+    variable: &Variable,
+    index: u32,
+    request: &ForkRequest,
+) -> Result<String, String> {
     match variable {
         Variable::Numbers(first, step) => {
             let added = i64::from(index).checked_mul(*step);
@@ -293,7 +299,7 @@ fn value(name: &str, variable: &Variable, index: u32) -> Result<String, String> 
                     list.len()
                 )
             };
-            list.get(at).cloned().ok_or_else(missing)
+            filled(list.get(at).ok_or_else(missing)?, request)
         }
         Variable::Set(_) | Variable::Unset | Variable::Secret(..) => Ok(String::new()),
     }

@@ -97,7 +97,9 @@ pub mod admission {
 
 /// Records of the placement hook.
 pub mod placement {
-    pub use crate::bindings::host::brood::policy::placement_types::{Candidate, Column, Question};
+    pub use crate::bindings::host::brood::policy::placement_types::{
+        Amounts, Candidate, Column, Question,
+    };
     pub use crate::bindings::placement::exports::brood::policy::placement::{Answer, Bid, Ranking};
 }
 

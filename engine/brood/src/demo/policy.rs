@@ -14,7 +14,7 @@ use brood_plugin_host::{Builtins, Host, HostOptions, Policies, Silent, VolatileS
 use brood_service::ask::{ForkSpec, Mother};
 use brood_service::decision::Decision;
 use brood_service::fork::{Daughter, wall_clock_ns};
-use brood_service::hold::{Held, Holds};
+use brood_service::hold::Holds;
 use brood_service::path::{Asked, Born, Panels, Stamps, Stopped};
 use brood_service::usage::{self, Window};
 use brood_service::{identity, node};
@@ -22,6 +22,7 @@ use brood_units::MachineId;
 
 use super::Sources;
 use crate::plugin::child::compile_options;
+use crate::plugin::open::panels;
 
 /// Processor time and time by the clock that compiling a component may take, seconds: the lab emulates every instruction.
 const COMPILE_SECONDS: u64 = 900;
@@ -35,7 +36,6 @@ const TENANT: &str = "demo";
 pub(super) struct Policy {
     panels: Panels,
     holds: Holds,
-    held: Vec<Held>,
     decisions: Vec<Decision>,
     // Last: bindings call into it.
     _host: Host,
@@ -66,14 +66,8 @@ impl Policy {
             println!("  warning: {missing}");
         }
         Ok(Self {
-            panels: Panels {
-                admission: Box::new(policies.admission),
-                placement: Box::new(policies.placement),
-                mutation: Box::new(policies.mutation),
-                billing: Box::new(policies.billing),
-            },
+            panels: panels(policies),
             holds: Holds::default(),
-            held: Vec::new(),
             decisions: Vec::new(),
             _host: host,
         })
@@ -121,8 +115,7 @@ impl Policy {
         self.decisions.extend_from_slice(decisions);
         Ok(decided.map_err(|mut stopped| {
             if let Some(held) = stopped.held.take() {
-                let all = held.daughters();
-                self.held.extend(self.holds.end(held, all));
+                self.holds.settle(held, []);
             }
             stopped
         }))
@@ -130,12 +123,19 @@ impl Policy {
 
     /// Stamps daughters as they were planned. The demo wants all of them.
     pub(super) fn stamp(&mut self, born: Born, read_frozen: &str) -> anyhow::Result<Vec<Daughter>> {
-        let fledged = born.stamp_and_read(&mut self.holds, Some(read_frozen));
-        self.held.extend(fledged.held);
+        let mut fledged = born.stamp_and_read(Some(read_frozen));
+        fledged.settle(&mut self.holds);
         let daughters = fledged.daughters.into_iter();
         daughters
             .map(|one| one.map(|(daughter, _)| daughter))
             .collect()
+    }
+
+    /// What was held for these machines is given back.
+    pub(super) fn ended(&mut self, machines: Vec<MachineId>) {
+        for machine in machines {
+            self.holds.machine_ended(machine);
+        }
     }
 
     /// Has lives rated that began at the given times, nanoseconds since the epoch.

@@ -59,11 +59,10 @@ pub fn placement() -> placement::Question {
         node: u32::from(index / 2),
         numa: index % 2,
         warm_shells: 4,
-        free: Resources {
+        free: placement::Amounts {
             vcpu_milli: 32_000,
             memory_mib: 64 * GIB,
             disk_mib: 256 * GIB,
-            more: Vec::new(),
         },
         parent_resident_mib: GIB * u32::from(index == 0),
         cpu_load: 300 * index,

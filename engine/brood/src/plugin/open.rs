@@ -8,8 +8,9 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use anyhow::Context;
-use brood_plugin_host::{CompileOptions, Host, HostOptions};
+use brood_plugin_host::{CompileOptions, Host, HostOptions, Policies};
 use brood_policy::{Grants, Import, LogLevel, PluginSpec, StateOptions};
+use brood_service::path::Panels;
 use serde_json::Value;
 
 use super::{calls, child};
@@ -32,6 +33,16 @@ pub fn host() -> anyhow::Result<Host> {
     };
     let (store, observer) = calls::volatile();
     Host::start(&HostOptions::new(compile), store, observer).context("starting the plugin host")
+}
+
+/// What is bound, as the service hears it.
+pub fn panels(policies: Policies) -> Panels {
+    Panels {
+        admission: Box::new(policies.admission),
+        placement: Box::new(policies.placement),
+        mutation: Box::new(policies.mutation),
+        billing: Box::new(policies.billing),
+    }
 }
 
 /// A plugin with these settings, and every import it asks for.

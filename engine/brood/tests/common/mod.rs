@@ -33,7 +33,10 @@ pub(crate) fn host() -> Option<Host> {
     };
     let program = std::env::var_os("BROOD_BIN")
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_brood")), PathBuf::from);
-    Some(Host::open(&program, Path::new(&files)).expect("a host for Linux guests"))
+    Some(
+        Host::open(&program, Some(Path::new(&files)), &std::env::temp_dir())
+            .expect("a host for Linux guests"),
+    )
 }
 
 /// A booted machine whose agent answers.

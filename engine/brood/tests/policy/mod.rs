@@ -1,11 +1,13 @@
 //! What tests of forks by way of policies share: the shipped components bound, a fork decided on.
 
 #![expect(clippy::panic, reason = "tests fail so")]
+#![allow(dead_code, reason = "each test program uses a part")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use brood::plugin::child::compile_options;
+use brood::plugin::open::panels;
 use brood_hooks::admission::Facts;
 use brood_hooks::{Now, Principal, Resources};
 use brood_plugin_host::{Builtins, Host, HostOptions, Policies, Silent, VolatileState, block_on};
@@ -64,12 +66,7 @@ fn open(host: &Host, components: &Path, file: &str) -> Result<Panels, String> {
     let set = brood_policy::parse("test.toml", file).map_err(|mistakes| mistakes.to_string())?;
     let policies = Policies::open(host, &set, components, &Builtins::default());
     let policies = policies.map_err(|errors| errors.to_string())?;
-    Ok(Panels {
-        admission: Box::new(policies.admission),
-        placement: Box::new(policies.placement),
-        mutation: Box::new(policies.mutation),
-        billing: Box::new(policies.billing),
-    })
+    Ok(panels(policies))
 }
 
 impl Bound {

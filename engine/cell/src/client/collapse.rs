@@ -95,12 +95,12 @@ impl Cell {
 fn dense_units(pagemap: &File, address: u64, bytes: u64) -> io::Result<Vec<u32>> {
     let mut private = vec![0_u64; usize::try_from(bytes / HUGE_PAGE).unwrap_or(0)];
     let mut regions = [Region::default(); REGIONS];
-    let mut at = address;
-    while at < address + bytes {
+    let (mut at, end) = (address, address + bytes);
+    while at != end {
         let mut scan = Scan {
             size: std::mem::size_of::<Scan>() as u64,
             start: at,
-            end: address + bytes,
+            end,
             vec: regions.as_mut_ptr() as u64,
             vec_len: REGIONS as u64,
             category_inverted: PAGE_IS_FILE | PAGE_IS_HUGE,

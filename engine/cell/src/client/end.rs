@@ -101,11 +101,10 @@ impl Drop for Cell {
         if self.is_left {
             return;
         }
-        if self.reaped.is_none() && self.pidfd.is_some() {
-            // Killing what is gone already is the only way these fail, and then there is nothing to do.
-            self.kill().ok();
-            self.reap().ok();
-        }
+        // First, so that nobody waits for the words of one whose process is not known.
         rustix::net::shutdown(self.line.control.fd(), rustix::net::Shutdown::Both).ok();
+        // Killing what is gone already is the only way these fail, and then there is nothing to do.
+        self.kill().ok();
+        self.reap().ok();
     }
 }

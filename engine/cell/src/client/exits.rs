@@ -81,15 +81,25 @@ impl Exits {
 
     /// Waits for the end of a process of the lineage and takes its status; none if it is not to be had.
     pub(super) fn status_of(&self, pid: u32, pidfd: &OwnedFd) -> Result<EndCause, CellError> {
+        self.status_within(pid, pidfd, LAST_BREATH)
+    }
+
+    /// As [`Exits::status_of`], where her parent tells of her within `limit` of her end, or never.
+    fn status_within(
+        &self,
+        pid: u32,
+        pidfd: &OwnedFd,
+        limit: Duration,
+    ) -> Result<EndCause, CellError> {
         wait_for_exit(pidfd)?;
-        let deadline = Deadline::now() + LAST_BREATH;
+        let ended = Deadline::now();
         let mut told = self.told();
         loop {
             if let Some(cause) = take(&mut told, pid) {
                 return Ok(cause);
             }
             if self.reaper == Reaper::Supervisor {
-                let left = deadline.saturating_duration_since(Deadline::now());
+                let left = limit.saturating_sub(ended.elapsed());
                 if left.is_zero() || self.is_lost.load(Ordering::Relaxed) {
                     return Ok(EndCause::unknown());
                 }
@@ -106,8 +116,10 @@ impl Exits {
                     });
                 }
                 Ok(None) | Err(Errno::INTR) => continue,
-                Err(Errno::CHILD) if Deadline::now() < deadline => {}
-                Err(Errno::CHILD) => return Ok(EndCause::unknown()),
+                Err(Errno::CHILD) if limit.saturating_sub(ended.elapsed()).is_zero() => {
+                    return Ok(EndCause::unknown());
+                }
+                Err(Errno::CHILD) => {}
                 Err(errno) => return Err(call("waitid")(errno)),
             }
             told = self
@@ -177,5 +189,118 @@ fn wait_for_exit(pidfd: &OwnedFd) -> Result<(), CellError> {
             Err(Errno::INTR) => {}
             Err(errno) => return Err(call("poll")(errno)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command, Stdio};
+    use std::thread;
+
+    use super::*;
+
+    /// A process that waits until its input ends.
+    fn child() -> (Child, OwnedFd) {
+        let mut program = Command::new("cat");
+        program.stdin(Stdio::piped()).stdout(Stdio::null());
+        let child = program.spawn().expect("cat starts");
+        let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).expect("pidfd");
+        (child, pidfd)
+    }
+
+    /// One that has ended and was reaped by somebody else.
+    fn reaped() -> (u32, OwnedFd) {
+        let (mut child, pidfd) = child();
+        drop(child.stdin.take());
+        child.wait().expect("reaped");
+        (child.id(), pidfd)
+    }
+
+    fn end(pid: u32, code: i32) -> ChildEnd {
+        ChildEnd {
+            pid,
+            code: Some(code),
+            signal: None,
+        }
+    }
+
+    #[test]
+    fn each_end_that_was_told_is_given_out_once_to_who_asks_for_it() {
+        let exits = Exits::default();
+        (1..=3).for_each(|pid| exits.tell(end(pid, 10)));
+        for pid in [2, 1, 3] {
+            assert_eq!(take(&mut exits.told(), pid), Some(end(pid, 10).into()));
+            assert_eq!(take(&mut exits.told(), pid), None);
+        }
+    }
+
+    #[test]
+    fn ends_that_nobody_asks_for_fill_no_memory_and_the_oldest_are_forgotten() {
+        let exits = Exits::default();
+        let last = 2 * MAX_UNASKED as u32;
+        (1..=last).for_each(|pid| exits.tell(end(pid, 0)));
+        assert_eq!(exits.told().len(), MAX_UNASKED);
+        assert!(take(&mut exits.told(), last).is_some());
+        assert!(take(&mut exits.told(), 1).is_none());
+    }
+
+    #[test]
+    fn what_a_parent_tells_later_is_waited_for() {
+        let (pid, pidfd) = reaped();
+        let exits = Exits::default();
+        thread::scope(|scope| {
+            let asks = scope.spawn(|| exits.status_of(pid, &pidfd));
+            // Long enough, on any host, for the one who asks to have looked; the claim holds however long it is.
+            drop(reaped());
+            exits.tell(end(pid, 9));
+            let cause = asks.join().expect("no panic").expect("a cause");
+            assert_eq!(cause, end(pid, 9).into());
+        });
+    }
+
+    #[test]
+    fn one_who_went_silently_is_waited_for_until_her_own_end_is_told() {
+        let (pid, _pidfd) = reaped();
+        let exits = Exits::default();
+        exits.tell(end(pid + 1, 1));
+        thread::scope(|scope| {
+            let asks = scope.spawn(|| exits.of_silent(pid));
+            // As above: however long this takes, the claim holds.
+            drop(reaped());
+            exits.tell(end(pid, 9));
+            let cause = asks.join().expect("no panic");
+            assert_eq!(cause, Some(end(pid, 9).into()));
+        });
+    }
+
+    #[test]
+    fn one_whose_end_nobody_tells_in_time_is_unknown() {
+        let (pid, pidfd) = reaped();
+        let cause = Exits::default().status_within(pid, &pidfd, Duration::ZERO);
+        assert_eq!(cause.expect("a cause"), EndCause::unknown());
+    }
+
+    #[test]
+    fn nobody_has_ended_before_the_kernel_says_so() {
+        let (mut child, pidfd) = child();
+        let (pid, input) = (child.id(), child.stdin.take());
+        let exits = Exits::default();
+        // The end of an earlier process of this number.
+        exits.tell(end(pid, 3));
+        thread::scope(|scope| {
+            let asks = scope.spawn(|| {
+                let status = exits.status_of(pid, &pidfd);
+                let now = Timespec {
+                    tv_sec: 0,
+                    tv_nsec: 0,
+                };
+                let gone = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&now));
+                (status.is_ok(), gone)
+            });
+            drop(reaped());
+            drop(input);
+            assert_eq!(asks.join().expect("no panic"), (true, Ok(1)));
+        });
+        child.wait().expect("reaped");
     }
 }

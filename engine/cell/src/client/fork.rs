@@ -119,7 +119,7 @@ impl Cell {
         let mut ours = Vec::with_capacity(count as usize);
         let mut theirs = Vec::with_capacity(count as usize);
         for _ in 0..count {
-            let (our, their) = Control::pair().map_err(call("socketpair"))?;
+            let (our, their) = Control::pair_that_names_senders().map_err(call("socketpair"))?;
             ours.push(our);
             theirs.push(their);
         }

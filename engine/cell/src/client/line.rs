@@ -8,12 +8,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use brood_crash_point::crash_point;
+use rustix::process::Pid;
 
 use super::exits::Exits;
 use super::reader::Heard;
 use super::{LayerSource, PATIENCE};
 use crate::protocol::{Ask, Ending, Event, FromCell, Refusal, Reply, Request};
-use brood_control::{Control, SocketError};
+use brood_control::{Control, Received, SocketError};
 
 /// The most answers to asks that were given up, and the most events, that wait to be looked at.
 const MAX_ANSWERS: usize = 64;
@@ -27,6 +28,8 @@ type Answer = (Result<Reply, Refusal>, Vec<OwnedFd>);
 pub(super) struct Inbox {
     pub(super) answers: HashMap<u64, Answer>,
     pub(super) events: VecDeque<(Event, Vec<OwnedFd>)>,
+    /// Who sent the last birth, as the kernel says.
+    pub(super) announced_by: Option<Pid>,
     /// Whom the frozen point forked, where this line belongs to what it became.
     delivered: Option<Vec<u32>>,
     pub(super) ending: Option<Ending>,
@@ -81,8 +84,12 @@ impl Line {
     /// Takes one packet off the socket, which has one or has ended.
     pub(super) fn hear(&self) -> Heard {
         let mut heard = Heard::More;
-        match self.control.receive::<FromCell>() {
-            Ok((FromCell::Answer { id, result }, fds)) => {
+        match self.control.receive_from::<FromCell>() {
+            Ok(Received {
+                message: FromCell::Answer { id, result },
+                fds,
+                ..
+            }) => {
                 let mut inbox = self.inbox();
                 if inbox.greeting.is_some_and(|greeting| greeting != id) {
                     return heard;
@@ -92,7 +99,16 @@ impl Line {
                     inbox.answers.insert(id, (result, fds));
                 }
             }
-            Ok((FromCell::Event(event), fds)) => self.take(event, fds),
+            Ok(Received {
+                message: FromCell::Event(event),
+                fds,
+                sender,
+            }) => {
+                if matches!(event, Event::Born { .. }) {
+                    self.inbox().announced_by = sender;
+                }
+                self.take(event, fds);
+            }
             Err(SocketError::Malformed(_)) => {}
             Err(_) => {
                 self.inbox().closed = true;

@@ -264,6 +264,11 @@ impl Cell {
         self.pid
     }
 
+    /// What becomes readable when its process ends, if the kernel could give one out.
+    pub fn process(&self) -> Option<BorrowedFd<'_>> {
+        self.pidfd.as_ref().map(AsFd::as_fd)
+    }
+
     /// When the stages of its birth ended; zeros for a cell that was not forked.
     pub fn birth(&self) -> BirthTimes {
         self.birth

@@ -90,7 +90,6 @@ fn announce(control: &Control, index: u32, times: BirthTimes) -> bool {
     let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
     let event = Event::Born {
         version: VERSION,
-        pid: pid.as_raw_nonzero().get().unsigned_abs(),
         index,
         times,
     };

@@ -109,10 +109,10 @@ pub(super) fn fork(
     }
     // Where CPUs are few the point waits for this one, and nobody needs the answer before the daughters are born.
     std::thread::sleep(GIVE_WAY);
-    if pid < 0 {
+    let Ok(point) = u32::try_from(pid) else {
         let cause = format!("the frozen point could not be made: {failure}");
         return Err(refuse(FORK, &cause, NO_PROCESS));
-    }
+    };
     let parked = if was_running { parked } else { asked };
     Ok(Forked::Mother {
         times: ForkTimes {
@@ -121,7 +121,7 @@ pub(super) fn fork(
             saved,
             cloned,
         },
-        point: pid.unsigned_abs(),
+        point,
     })
 }
 
@@ -203,14 +203,15 @@ fn become_point(vm: &mut Microvm, spec: ForkSpec, sockets: Vec<OwnedFd>) -> Infa
                 calling: calling(index),
             };
         }
-        if pid < 0 {
-            let cause = format!("fork(2) failed: {}", std::io::Error::last_os_error());
+        let failure = std::io::Error::last_os_error();
+        delivered.push(u32::try_from(pid).unwrap_or_else(|_| {
+            let cause = format!("fork(2) failed: {failure}");
             let reason = refuse(FORK, &cause, NO_PROCESS).to_string();
             control
                 .send(&FromCell::Event(Event::Stillborn { index, reason }), &[])
                 .ok();
-        }
-        delivered.push(u32::try_from(pid).unwrap_or(0));
+            0
+        }));
     }
     // `check` has seen a socket, and the last one returns above.
     exit(1)
@@ -223,9 +224,8 @@ fn forget_mother(vm: &mut Microvm, sockets: &[OwnedFd]) {
         machine.forget();
     }
     vm.shared.forget();
-    if let Some(children) = vm.children.take() {
-        children.forget();
-    }
+    // The only one that may be closed here: nothing has taken its number yet.
+    vm.children = None;
     vm.ram.forget_inherited();
     let mut kept: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
     {

@@ -52,7 +52,10 @@ impl Mouth {
     /// The next ask; none if there is none yet, or the peer has gone and this is known.
     pub(super) fn hear(&self) -> Result<Option<(Ask, Vec<OwnedFd>)>, SocketError> {
         match &self.control {
-            Some(control) => control.receive_at_once(),
+            Some(control) => {
+                let received = control.receive_at_once()?;
+                Ok(received.map(|received| (received.message, received.fds)))
+            }
             None => Ok(None),
         }
     }
@@ -140,9 +143,10 @@ mod tests {
         let reader = Control::new(theirs);
         let mut heard = Vec::new();
         loop {
-            match reader.receive_at_once::<FromCell>().expect("a packet") {
-                Some((FromCell::Event(Event::MailboxReply { vcpu, .. }), _)) => heard.push(vcpu),
-                Some((FromCell::Answer { id, .. }, _)) => {
+            let received = reader.receive_at_once().expect("a packet");
+            match received.map(|received| received.message) {
+                Some(FromCell::Event(Event::MailboxReply { vcpu, .. })) => heard.push(vcpu),
+                Some(FromCell::Answer { id, .. }) => {
                     assert_eq!(id, 7);
                     break;
                 }

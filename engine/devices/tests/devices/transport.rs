@@ -189,6 +189,19 @@ fn redelivery_interrupts_even_when_nothing_is_new() {
 }
 
 #[test]
+fn redelivery_does_not_interrupt_where_no_driver_runs() {
+    let mut driver = Driver::start(Rng);
+    // Reset, then brought up to just before the driver says that it runs.
+    for status in [0, 1, 3] {
+        driver.write(0x70, status);
+        driver.dev.forget_events();
+        driver.dev.attach(Events::new(1).unwrap()).unwrap();
+        assert_eq!(driver.dev.redeliver(&driver.mem).unwrap(), Progress::Idle);
+        assert_eq!(driver.take_interrupt(), None);
+    }
+}
+
+#[test]
 fn forgetting_events_closes_no_descriptor() {
     use std::os::fd::AsRawFd;
     let mut driver = Driver::start(Rng);
@@ -233,6 +246,16 @@ fn state_of_another_device_is_refused() {
     for state in [queues, size, features] {
         assert!(VirtioMmio::from_state(Rng, &state, Events::new(1).unwrap()).is_err());
     }
+}
+
+#[test]
+fn state_of_a_driver_that_still_negotiates_is_taken_whatever_it_asks_for() {
+    let driver = Driver::start(Rng);
+    let mut state = driver.dev.state();
+    state.status = 3;
+    state.driver_features |= 1 << 60;
+    let device = VirtioMmio::from_state(Rng, &state, Events::new(1).unwrap());
+    assert_eq!(device.unwrap().state(), state);
 }
 
 #[test]

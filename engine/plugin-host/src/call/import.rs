@@ -162,3 +162,6 @@ impl metrics::Host for Context {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

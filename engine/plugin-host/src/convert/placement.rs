@@ -7,6 +7,14 @@ use crate::bindings::brood::policy::placement_types as asked;
 use crate::bindings::exports::brood::policy::placement::{self as theirs, Ranking as TheirRanking};
 
 record!(
+    ours::Amounts,
+    asked::Amounts {
+        vcpu_milli,
+        memory_mib,
+        disk_mib
+    }
+);
+record!(
     ours::Candidate,
     asked::Candidate {
         node,

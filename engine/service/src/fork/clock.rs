@@ -12,6 +12,8 @@ use brood_agent_proto::Client;
 
 /// Half the width of the bounds with which a wall clock is known well enough, nanoseconds.
 const ENOUGH_NS: i64 = 1_000_000;
+/// A wall clock that seems to be wrong by no more than this is left alone, nanoseconds.
+const CLOSE_NS: i64 = 500_000;
 /// A wall clock that is wrong by more than this for certain, after it was set, does not obey, nanoseconds.
 const DISOBEDIENT_NS: i64 = 100_000_000;
 /// Readings before a setting. Long round trips make wide bounds, and their overlap is narrower than any of them.
@@ -114,7 +116,7 @@ pub(super) fn set_right(daughter: &mut Client) -> anyhow::Result<()> {
             known = known.and(Bounds::of(&Reading::take(daughter)?));
         }
         let error = known.middle();
-        if error.saturating_abs() <= ENOUGH_NS / 2 {
+        if error.saturating_abs() <= CLOSE_NS {
             return Ok(());
         }
         daughter.step_realtime(error.saturating_neg())?;
@@ -138,8 +140,9 @@ pub fn wall_clock_ns() -> u64 {
 
 /// `one - other`, as far as an `i64` goes: a guest may say any number.
 fn difference(one: u64, other: u64) -> i64 {
-    let difference = i128::from(one) - i128::from(other);
-    i64::try_from(difference).unwrap_or(if difference < 0 { i64::MIN } else { i64::MAX })
+    0_i64
+        .saturating_add_unsigned(one.saturating_sub(other))
+        .saturating_sub_unsigned(other.saturating_sub(one))
 }
 
 #[cfg(test)]
@@ -161,6 +164,16 @@ mod tests {
             assert!(reading.error().unsigned_abs() <= reading.round_trip() / 2);
             assert_eq!(Bounds::of(&reading).certain(), 0);
         }
+    }
+
+    #[test]
+    fn the_hosts_wall_clock_is_that_of_everybody_else_to_the_nanosecond() {
+        let others = || {
+            let since = std::time::SystemTime::UNIX_EPOCH.elapsed();
+            u64::try_from(since.expect("after 1970").as_nanos()).expect("before 2554")
+        };
+        let (before, ours, after) = (others(), wall_clock_ns(), others());
+        assert!(before <= ours && ours <= after, "{before} {ours} {after}");
     }
 
     #[test]
@@ -193,5 +206,7 @@ mod tests {
         assert_eq!(Bounds::of(&mad).moved(i64::MAX).most, i64::MAX);
         let past = reading(1 << 60, 0, (1 << 60) + 10);
         assert_eq!(past.error(), -(1 << 60) - 5);
+        assert_eq!(difference(0, u64::MAX), i64::MIN);
+        assert_eq!((difference(7, 5), difference(5, 7)), (2, -2));
     }
 }

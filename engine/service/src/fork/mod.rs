@@ -13,6 +13,7 @@ mod introduction;
 mod stamp;
 mod unconfirmed;
 
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use brood_agent_proto::{ClientError, Quiesced, StampTicket};
@@ -173,6 +174,16 @@ impl Frozen {
     /// The process that holds the point.
     pub fn pid(&self) -> u32 {
         self.cell.pid()
+    }
+
+    /// What becomes readable when that process ends.
+    pub fn process(&self) -> Option<BorrowedFd<'_>> {
+        self.cell.process()
+    }
+
+    /// The cell alone, for who ends many at once.
+    pub fn into_cell(self) -> Cell {
+        self.cell
     }
 
     /// Lets go of the point.

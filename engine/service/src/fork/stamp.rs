@@ -223,3 +223,22 @@ pub fn stamp_all(
 fn next<T>(queue: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
     queue.lock().unwrap_or_else(PoisonError::into_inner).next()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_daughters_share_the_host_the_longer_each_may_take() {
+        assert_eq!(patience(0), CONFIRM_PATIENCE);
+        assert_eq!(patience(2), CONFIRM_PATIENCE + 2 * CONFIRM_PATIENCE_EACH);
+        assert!(patience(usize::MAX) > patience(2));
+    }
+
+    #[test]
+    fn a_queue_gives_each_of_its_items_once_and_then_none() {
+        let queue = Mutex::new(1..3);
+        let given = [next(&queue), next(&queue), next(&queue)];
+        assert_eq!(given, [Some(1), Some(2), None]);
+    }
+}

@@ -130,3 +130,39 @@ pub(crate) fn remedy(error: &anyhow::Error) -> &'static str {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_names_daughter_step_and_how_she_ended() {
+        let steps = [
+            (Step::Identity, "drawing her identity failed"),
+            (Step::Connect, "reaching her agent failed"),
+            (Step::Stamp, "her stamp failed"),
+            (Step::Look, "reading a file in her failed"),
+            (Step::Clock, "setting her wall clock failed"),
+            (Step::Confirm, "her confirm failed"),
+            (Step::Thaw, "her thaw failed"),
+            (Step::Answer, "her first answer failed"),
+        ];
+        for (step, words) in steps {
+            let mut unconfirmed = Unconfirmed {
+                index: 3,
+                step,
+                ending: Ending(None),
+                source: anyhow::anyhow!("no matter"),
+            };
+            let text = unconfirmed.to_string();
+            assert!(text.contains("daughter 3 was killed"), "{text}");
+            assert!(text.contains(&format!("{words} (")), "{text}");
+            unconfirmed.ending = Ending(Some(brood_cell::protocol::Ending::PowerOff));
+            let text = unconfirmed.to_string();
+            assert!(
+                text.contains(&format!("{words} as she ended: PowerOff")),
+                "{text}"
+            );
+        }
+    }
+}

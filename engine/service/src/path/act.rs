@@ -1,12 +1,12 @@
 //! The fork itself and the stamps.
 //!
 //! Invariant: what is forked is what was planned: as many daughters, each stamped with her own stamp and no other. Units
-//! of daughters that were not born or not confirmed are given back.
+//! of daughters that were not born or not confirmed are given back with [`Fledged::settle`].
 
 use brood_cell::CellError;
 use brood_cell::protocol::{Checkpoint, ForkTimes};
 
-use super::{Course, Stamp, Stamps, Stopped, Why};
+use super::{Course, Stamp, Stamps, Stopped};
 use crate::decision::Decision;
 use crate::fork::{self, Daughter, Frozen, Unstamped, Warm};
 use crate::hold::{Held, Holds};
@@ -43,8 +43,18 @@ pub struct Fledged {
     pub decisions: Vec<Decision>,
     /// Of policies.
     pub warnings: Vec<String>,
-    /// Units for those who live.
+    /// Units for all that were planned; those of the missing are to be given back.
     pub held: Option<Held>,
+}
+
+impl Fledged {
+    /// Ties units to those who live, and gives back those of the missing.
+    pub fn settle(&mut self, holds: &mut Holds) {
+        if let Some(held) = self.held.take() {
+            let alive = self.daughters.iter().flatten();
+            holds.settle(held, alive.map(|(daughter, _)| daughter.machine.id));
+        }
+    }
 }
 
 impl Stamps {
@@ -66,7 +76,7 @@ impl Stamps {
                     ..self.born(forked.daughters)
                 })
             }
-            Err(error) => Err(self.not_forked(error)),
+            Err(error) => Err(self.fail(error)),
         }
     }
 
@@ -77,7 +87,7 @@ impl Stamps {
     pub fn fork_checkpoint(self, point: &mut Frozen) -> Result<Born, Box<Stopped>> {
         match point.fork(self.course.request.count) {
             Ok(daughters) => Ok(self.born(daughters)),
-            Err(error) => Err(self.not_forked(error)),
+            Err(error) => Err(self.fail(error)),
         }
     }
 
@@ -92,7 +102,7 @@ impl Stamps {
                 "{count} warm daughters are wanted, the pool has {}",
                 pool.len()
             );
-            return Err(self.not_forked(error));
+            return Err(self.fail(error));
         };
         let claimed = pool.split_off(rest).into_iter().zip(0..);
         let claimed: anyhow::Result<Vec<_>> = claimed
@@ -100,7 +110,7 @@ impl Stamps {
             .collect();
         match claimed {
             Ok(daughters) => Ok(self.born(daughters)),
-            Err(error) => Err(self.not_forked(error)),
+            Err(error) => Err(self.fail(error)),
         }
     }
 
@@ -113,10 +123,6 @@ impl Stamps {
             pause: None,
         }
     }
-
-    fn not_forked(self, error: anyhow::Error) -> Box<Stopped> {
-        self.course.stopped(Why::Fork(error))
-    }
 }
 
 impl Born {
@@ -125,13 +131,13 @@ impl Born {
         self.daughters.iter().flatten().map(Unstamped::pid)
     }
 
-    /// Stamps all of them, a few at once, and gives back the units of those who are missing.
-    pub fn stamp(self, holds: &mut Holds) -> Fledged {
-        self.stamp_and_read(holds, None)
+    /// Stamps all of them, a few at once.
+    pub fn stamp(self) -> Fledged {
+        self.stamp_and_read(None)
     }
 
     /// The same, with a file that is read in each before her workload runs.
-    pub fn stamp_and_read(self, holds: &mut Holds, read_frozen: Option<&str>) -> Fledged {
+    pub fn stamp_and_read(self, read_frozen: Option<&str>) -> Fledged {
         let Self {
             course,
             daughters,
@@ -159,17 +165,11 @@ impl Born {
         }
         let unborn = unborn.into_iter().filter_map(Result::err);
         fledged.extend(unborn.map(|error| Err(error.into())));
-        let alive = fledged.iter().filter(|one| one.is_ok()).count();
-        let held = course.held.and_then(|held| {
-            let alive = u32::try_from(alive).unwrap_or(u32::MAX);
-            let missing = held.daughters().saturating_sub(alive);
-            holds.end(held, missing)
-        });
         Fledged {
             daughters: fledged,
             decisions: course.decisions,
             warnings: course.warnings,
-            held,
+            held: course.held,
         }
     }
 }

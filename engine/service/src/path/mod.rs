@@ -12,6 +12,7 @@
 
 mod act;
 mod admit;
+mod bare;
 mod place;
 mod plan;
 
@@ -26,6 +27,7 @@ use crate::hold::Held;
 
 pub use act::{Born, Fledged, Pause};
 pub use admit::{Admitted, Reviewed};
+pub use bare::Hatched;
 pub use place::{Node, Placed};
 pub use plan::{Stamp, Stamps};
 

@@ -15,6 +15,7 @@ use brood_units::MachineId;
 use super::{Course, Panels, Placed, Stopped, Why};
 use crate::decision::{Decision, decisions};
 use crate::fork::IdentitySpec;
+use crate::hold::Held;
 
 /// Longest host name that Linux takes, bytes (HOST_NAME_MAX, hostname(7)).
 const LONGEST_HOSTNAME: usize = 64;
@@ -82,9 +83,24 @@ impl Stamps {
         &self.stamps
     }
 
+    /// What is held for them.
+    pub fn held(&self) -> Option<&Held> {
+        self.course.held.as_ref()
+    }
+
     /// What was said until now.
     pub fn decisions(&self) -> &[Decision] {
         &self.course.decisions
+    }
+
+    /// What should have been done cannot be done.
+    pub fn fail(self, error: anyhow::Error) -> Box<Stopped> {
+        self.course.stopped(Why::Fork(error))
+    }
+
+    /// The request goes no further after all; what was held for it is in the answer.
+    pub fn give_up(self) -> Option<Held> {
+        self.course.held
     }
 
     /// Of policies.

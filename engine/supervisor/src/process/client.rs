@@ -119,7 +119,7 @@ impl Clients {
             .filter(|engine| engine.number == number)
         {
             match engine.peer.control.receive_at_once::<Ask>() {
-                Ok(Some((ask, fds))) => return Heard::Ask(ask, fds),
+                Ok(Some(ask)) => return Heard::Ask(ask.message, ask.fds),
                 Ok(None) => {}
                 Err(error) => self.let_go(&error, watch),
             }
@@ -130,7 +130,7 @@ impl Clients {
         };
         match peer.control.receive_at_once::<Ask>() {
             Ok(None) => return Heard::Nothing,
-            Ok(Some((ask, _))) => self.greet(number, &ask, watch),
+            Ok(Some(ask)) => self.greet(number, &ask.message, watch),
             Err(error) => refuse(&peer.control, 0, unreadable(&error)),
         }
         if let Some(peer) = self.newcomers.remove(&number) {

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use brood_control::{Control, LastWords, SocketError};
+use brood_control::{Control, LastWords, Received, SocketError};
 use rustix::io::Errno;
 
 use super::ward::Wards;
@@ -36,13 +36,11 @@ impl Lines {
             return;
         };
         for _ in 0..TURN {
-            match line.receive_from::<LastWords>() {
-                Ok((LastWords::Ending { words }, Some(sender))) => wards.said(sender, words),
-                Ok((LastWords::Child(end), _)) => wards.told_by_cell(end),
+            match line.receive_at_once::<LastWords>() {
+                Ok(Some(heard)) => heed(heard, wards),
+                Ok(None) => return,
                 // What cells should not say changes nothing.
-                Ok((LastWords::Ending { .. }, None))
-                | Err(SocketError::Malformed(_) | SocketError::TooLarge { .. }) => {}
-                Err(SocketError::Call(Errno::WOULDBLOCK)) => return,
+                Err(SocketError::Malformed(_) | SocketError::TooLarge { .. }) => {}
                 Err(SocketError::Closed | SocketError::Call(_)) => {
                     watch.remove(line.fd());
                     self.open.remove(&number);
@@ -58,5 +56,15 @@ impl Lines {
         for number in numbers {
             self.hear(number, wards, watch);
         }
+    }
+}
+
+fn heed(heard: Received<LastWords>, wards: &mut Wards) {
+    match (heard.message, heard.sender) {
+        (LastWords::Ending { words }, Some(sender)) => {
+            wards.said(sender.as_raw_nonzero().get().unsigned_abs(), words);
+        }
+        (LastWords::Ending { .. }, None) => {}
+        (LastWords::Child(end), _) => wards.told_by_cell(end),
     }
 }

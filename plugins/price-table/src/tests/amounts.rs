@@ -243,3 +243,44 @@ fn same_batch_is_rated_the_same_twice() {
     let batch = batch((0..50).map(|n| sample(n, 5)).collect());
     assert_eq!(rate(&settings, batch.clone()), rate(&settings, batch));
 }
+
+#[test]
+fn each_tenant_pays_by_the_plan_of_her_own_account() {
+    let price = |price: u32| {
+        format!(
+            r#"{{"prices": [{{"name": "cpu", "dimension": "vcpu-ns", "per": 1, "tiers": [{{"price": "{price}"}}]}}]}}"#
+        )
+    };
+    let settings = format!(
+        r#"{{"currency": "EUR", "plans": {{"dear": {}, "cheap": {}}},
+            "accounts": {{"acme": {{"plan": "dear"}}, "zeta": {{"plan": "cheap"}}}}}}"#,
+        price(5),
+        price(2)
+    );
+    let mut batch = batch(vec![sample(1, 1), sample(2, 1)]);
+    batch.accounts.push(Account {
+        tenant: "zeta".to_owned(),
+        ..batch.accounts[0].clone()
+    });
+    batch.samples[1].account = 1;
+    let amounts: Vec<_> = lines(&rate(&settings, batch))
+        .into_iter()
+        .map(|(_, _, amount)| amount)
+        .collect();
+    assert_eq!(amounts, [5_000_000_000, 2_000_000_000]);
+}
+
+#[test]
+fn usage_that_has_no_price_moves_its_account_up_the_tiers_all_the_same() {
+    let settings = plan(
+        r#"{"prices": [{"name": "large", "dimension": "vcpu-ns", "only": {"shape": "large"}, "per": 1,
+            "tiers": [{"up-to": 10, "price": "3"}, {"price": "1"}]}]}"#,
+    );
+    let mut samples = vec![sample(1, 8), sample(2, 5)];
+    samples[1].group = 1;
+    let rated = rate(&settings, batch(samples));
+    assert_eq!(rated.waived, [0]);
+    let nanos = 1_000_000_000;
+    let expected = [(2, 3 * nanos, 6 * nanos), (3, nanos, 3 * nanos)];
+    assert_eq!(lines(&rated), expected);
+}

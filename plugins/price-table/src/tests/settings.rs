@@ -128,3 +128,9 @@ fn schema_documents_every_setting() {
         Vec::<String>::new()
     );
 }
+
+#[test]
+fn schema_says_how_an_amount_is_written() {
+    let schema = brood_plugin::settings::schema::<crate::Settings>();
+    assert!(schema.contains(r"^-?[0-9]+(\\.[0-9]{1,9})?$"), "{schema}");
+}

@@ -3,7 +3,7 @@
 use crate::admission::{Facts, Item};
 use crate::billing::Sample;
 use crate::mutation::{Brief, Run};
-use crate::placement::{Candidate, Question};
+use crate::placement::{Amounts, Candidate, Question};
 use crate::types::{ForkRequest, Id128, Origin, Principal, Resources, Span};
 
 /// The id `n`.
@@ -92,11 +92,10 @@ pub fn candidate(node: u32) -> Candidate {
         node,
         numa: 0,
         warm_shells: 0,
-        free: Resources {
+        free: Amounts {
             vcpu_milli: 16_000,
             memory_mib: 8192,
             disk_mib: 16_384,
-            more: Vec::new(),
         },
         parent_resident_mib: 0,
         cpu_load: 0,

@@ -33,7 +33,9 @@ impl Entry {
 
     /// The block is slot `slot` of layer `layer`.
     pub(super) fn slot(layer: u16, slot: u32) -> Self {
-        Self(((u64::from(layer) + 1) << 32) | u64::from(slot))
+        let [a, b, c, d] = slot.to_le_bytes();
+        let [e, f, g, h] = (u32::from(layer) + 1).to_le_bytes();
+        Self(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
     }
 
     /// The same place, but the block reads as zeroes until it is written there again.
@@ -155,6 +157,8 @@ mod tests {
         assert!(!entry.is_zero());
         assert_eq!(entry.zeroed().place(), entry.place());
         assert!(entry.zeroed().is_zero());
+        assert_eq!(entry.zeroed().zeroed(), entry.zeroed());
+        assert_eq!(Entry::slot(2, 9).place(), Some((2, 9)));
         assert_eq!(Entry::ZERO.place(), None);
         assert_ne!(Entry::slot(0, 0), Entry::BASE);
     }
@@ -178,6 +182,9 @@ mod tests {
         assert_eq!(map.next_written(700_001, &mut budget), Scan::End);
         let mut small = 2;
         assert_eq!(map.next_written(0, &mut small), Scan::Paused(1024));
+        // From the middle of an untouched leaf to its end is one step.
+        assert_eq!(map.next_written(5, &mut 1), Scan::Paused(512));
+        assert_eq!(map.next_written(1 << 20, &mut 0), Scan::End);
     }
 
     #[test]
@@ -187,5 +194,9 @@ mod tests {
         assert_eq!(map.entry(512), Entry::ZERO);
         assert_eq!(map.replace(513, Entry::ZERO), Entry::BASE);
         assert_eq!(map.entry(513), Entry::BASE);
+        assert_eq!(map.leaves.len(), 2);
+        let mut whole = BlockMap::new(1024);
+        whole.replace(0, Entry::ZERO);
+        assert_eq!(whole.leaves.len(), 2);
     }
 }

@@ -1,10 +1,13 @@
 //! What a fork does to streams.
 
 use brood_devices::virtio::Events;
+use brood_devices::virtio::vsock::EVENT;
 use brood_devices::virtio::vsock::Greeting;
 use brood_devices::virtio::vsock::Vsock;
 use brood_devices::virtio::vsock::VsockOptions;
 use brood_devices::virtio::vsock::VsockState;
+
+use crate::driver::Buf;
 
 use super::client::{client, listening};
 use super::guest::{Guest, Packet, REQUEST, RESPONSE, RST, RW, drain};
@@ -86,6 +89,25 @@ fn reset_event_waits_for_a_buffer() {
     assert_eq!(guest.next(), None);
     assert_eq!(guest.handle_events(), 1);
     guest.expect(REQUEST);
+}
+
+#[test]
+fn an_event_buffer_has_four_bytes_to_write_and_none_to_read() {
+    let at = 0x18_0000;
+    let buffers: [(&[Buf], bool); 4] = [
+        (&[Buf::In(at, 4)], true),
+        (&[Buf::In(at, 3)], false),
+        (&[Buf::Out(at, 4)], false),
+        (&[Buf::Out(at, 4), Buf::In(at + 8, 4)], false),
+    ];
+    for (buffer, sound) in buffers {
+        let mut guest = Guest::start();
+        // Eight forks without handling use up the sound buffers.
+        (0..8).for_each(|_| fork(&mut guest));
+        guest.driver.add(EVENT, buffer);
+        fork(&mut guest);
+        assert_eq!(guest.driver.dev.fault().is_none(), sound, "{buffer:?}");
+    }
 }
 
 #[test]

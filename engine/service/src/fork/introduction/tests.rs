@@ -248,6 +248,42 @@ fn a_clock_that_was_set_late_is_set_again_until_it_is_right() {
 }
 
 #[test]
+fn a_clock_whose_readings_are_vague_is_read_again_before_it_is_moved() {
+    let (tell, told) = channel();
+    let met = meet(PATIENCE, move |request, _| {
+        if let Request::Clock { .. } = request {
+            // A slow way there and back: what one such exchange tells is within 1.5 ms, which is not enough.
+            thread::sleep(Duration::from_millis(3));
+        }
+        let kind = match request {
+            Request::Clock { .. } => "read",
+            Request::ClockStep { .. } => "moved",
+            _ => return None,
+        };
+        tell.send(kind).expect("the test listens");
+        None
+    });
+    met.ok().expect("an honest agent confirms");
+    let done: Vec<_> = told.iter().take_while(|kind| *kind == "read").collect();
+    assert!(done.len() > 1, "{done:?}");
+}
+
+#[test]
+fn a_clock_that_is_nearly_two_milliseconds_off_is_moved() {
+    let (tell, told) = channel();
+    let met = meet(PATIENCE, move |request, honest| {
+        match request {
+            Request::Stamp { .. } => honest.ahead = 1_900_000,
+            Request::ClockStep { by_ns } => tell.send(*by_ns).expect("the test listens"),
+            _ => {}
+        }
+        None
+    });
+    met.ok().expect("an honest agent confirms");
+    assert!(told.recv().expect("it is moved") < 0);
+}
+
+#[test]
 fn an_agent_that_hangs_at_any_step_fails_that_step() {
     type Hangs = fn(&Request) -> bool;
     let steps: [(Step, Hangs); 7] = [

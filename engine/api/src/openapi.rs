@@ -1,0 +1,247 @@
+//! The OpenAPI 3.1 document, made of the table of operations and the schemas of the types.
+//!
+//! Invariant: nothing in it is written by hand that the code says already. Which status a reply or a problem has is the
+//! caller's to say: this crate knows none.
+
+use std::collections::BTreeMap;
+
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::{
+    HttpMethod, OperationBuilder, Parameter, ParameterBuilder, ParameterIn, PathItem,
+};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::schema::Type;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{
+    ComponentsBuilder, ContentBuilder, InfoBuilder, ObjectBuilder, OpenApi, OpenApiBuilder,
+    PathsBuilder, Ref, RefOr, Required, ResponseBuilder, Schema,
+};
+
+use crate::operation::{Body, Described, Operation, Reply, Verb, schema};
+use crate::{Code, IdText, Problem};
+
+/// What a request may come to.
+#[derive(Clone, Copy)]
+pub enum Outcome {
+    /// All goes well.
+    Reply(Reply),
+    /// It does not.
+    Problem(Code),
+}
+
+const JSON: &str = "application/json";
+const PROBLEM: &str = "application/problem+json";
+const STREAM: &str = "text/event-stream";
+const KEY: &str = "key";
+
+/// The document, with statuses as the server uses them.
+pub fn document(status: impl Fn(Outcome) -> u16) -> OpenApi {
+    let mut schemas = Schemas::default();
+    schemas.add(schema::<Problem>());
+    schemas.add(schema::<IdText>());
+    let mut paths = PathsBuilder::new();
+    for operation in Operation::ALL {
+        let method = match operation.verb {
+            Verb::Get => HttpMethod::Get,
+            Verb::Post => HttpMethod::Post,
+            Verb::Put => HttpMethod::Put,
+            Verb::Delete => HttpMethod::Delete,
+        };
+        let item = PathItem::new(method, describe(operation, &mut schemas, &status).build());
+        paths = paths.path(operation.path, item);
+    }
+    let scheme = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .bearer_format("brood_…")
+        .build();
+    let components = ComponentsBuilder::new()
+        .schemas_from_iter(schemas.0)
+        .security_scheme(KEY, SecurityScheme::Http(scheme))
+        .build();
+    OpenApiBuilder::new()
+        .info(
+            InfoBuilder::new()
+                .title("Brood")
+                .version(env!("CARGO_PKG_VERSION"))
+                .description(Some(
+                    "Forks running microVMs. Every problem is one of /v1/problems.",
+                ))
+                .build(),
+        )
+        .paths(paths.build())
+        .components(Some(components))
+        .build()
+}
+
+#[derive(Default)]
+struct Schemas(BTreeMap<String, RefOr<Schema>>);
+
+impl Schemas {
+    fn add(&mut self, described: Described) -> Ref {
+        self.0.extend(described.all);
+        Ref::from_schema_name(described.name)
+    }
+}
+
+fn describe(
+    operation: &Operation,
+    schemas: &mut Schemas,
+    status: &impl Fn(Outcome) -> u16,
+) -> OperationBuilder {
+    let mut builder = OperationBuilder::new()
+        .operation_id(Some(operation.id.as_str()))
+        .summary(Some(operation.summary));
+    for parameter in path_parameters(operation.path) {
+        builder = builder.parameter(parameter);
+    }
+    for parameter in operation.query.map(|query| query()).unwrap_or_default() {
+        builder = builder.parameter(parameter);
+    }
+    if operation.takes_idempotency_key() {
+        builder = builder.parameter(idempotency_key());
+    }
+    if let Some(scope) = operation.scope {
+        builder = builder
+            .security(SecurityRequirement::new(KEY, [""; 0]))
+            .description(Some(format!(
+                "Needs a key with scope `{}`.",
+                scope.as_str()
+            )));
+    }
+    if let Body::Json(json) = operation.body {
+        let schema = schemas.add((json.0)());
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        let body = RequestBodyBuilder::new().content(JSON, content);
+        builder = builder.request_body(Some(body.required(Some(Required::True)).build()));
+    }
+    let code = status(Outcome::Reply(operation.reply)).to_string();
+    builder = builder.response(code, reply(operation.reply, schemas));
+    for (code, codes) in by_status(operation, status) {
+        let words: Vec<_> = codes.iter().map(|code| code.as_str()).collect();
+        let content = ContentBuilder::new()
+            .schema(Some(Ref::from_schema_name("Problem")))
+            .build();
+        let response = ResponseBuilder::new()
+            .description(words.join(", "))
+            .content(PROBLEM, content);
+        builder = builder.response(code.to_string(), response.build());
+    }
+    builder
+}
+
+fn reply(reply: Reply, schemas: &mut Schemas) -> utoipa::openapi::Response {
+    let mut json = |json: crate::operation::Json| {
+        let schema = schemas.add((json.0)());
+        ContentBuilder::new().schema(Some(schema)).build()
+    };
+    let text = || {
+        let schema = ObjectBuilder::new().schema_type(Type::String).build();
+        ContentBuilder::new().schema(Some(schema)).build()
+    };
+    let response = ResponseBuilder::new();
+    let response = match reply {
+        Reply::Created(of) => response.description("It was made").content(JSON, json(of)),
+        Reply::Found(of) => response.description("Here it is").content(JSON, json(of)),
+        Reply::FoundOrStream(of) => response
+            .description("Here it is, as one answer or as a stream")
+            .content(JSON, json(of))
+            .content(STREAM, text()),
+        Reply::Done => response.description("It was done"),
+    };
+    let id = ObjectBuilder::new().schema_type(Type::String).build();
+    let header = HeaderBuilder::new()
+        .schema(Some(id))
+        .description(Some("The request, as in the log"));
+    response.header("X-Request-Id", header.build()).build()
+}
+
+/// What may go wrong with an operation, by what it takes; grouped by status.
+fn by_status(operation: &Operation, status: &impl Fn(Outcome) -> u16) -> BTreeMap<u16, Vec<Code>> {
+    let mut codes = vec![];
+    if operation.scope.is_some() {
+        codes.extend([Code::MissingKey, Code::BadKey, Code::MissingScope]);
+        codes.extend([Code::StoreFailed, Code::Failed]);
+    }
+    if operation.path.contains('{') {
+        codes.push(Code::NotFound);
+    }
+    if operation.query.is_some() || operation.path.contains('{') {
+        codes.push(Code::InvalidRequest);
+    }
+    match operation.body {
+        Body::None => {}
+        Body::Json(_) => codes.extend([
+            Code::MalformedJson,
+            Code::InvalidRequest,
+            Code::UnsupportedMediaType,
+            Code::BodyTooLarge,
+            Code::BodyTooSlow,
+        ]),
+    }
+    if operation.verb != Verb::Get {
+        codes.extend([Code::Conflict, Code::StoreFull]);
+        if operation.path.contains("{machine}") || operation.path.contains("{checkpoint}") {
+            codes.push(Code::Ended);
+        }
+    }
+    if operation.takes_idempotency_key() {
+        codes.extend([Code::RequestInFlight, Code::IdempotencyKeyReused]);
+        codes.extend([Code::Denied, Code::Busy]);
+    }
+    if matches!(operation.reply, Reply::FoundOrStream(_)) {
+        codes.push(Code::NotAcceptable);
+    }
+    let mut groups: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
+    for code in codes {
+        let group = groups.entry(status(Outcome::Problem(code))).or_default();
+        if !group.contains(&code) {
+            group.push(code);
+        }
+    }
+    groups
+}
+
+fn path_parameters(path: &str) -> impl Iterator<Item = Parameter> {
+    let names = path
+        .split('{')
+        .skip(1)
+        .filter_map(|rest| rest.split('}').next());
+    names.map(|name| {
+        let schema = match name {
+            "machine" | "checkpoint" | "key" | "intent" => {
+                RefOr::Ref(Ref::from_schema_name("IdText"))
+            }
+            _ => RefOr::T(Schema::Object(
+                ObjectBuilder::new().schema_type(Type::String).build(),
+            )),
+        };
+        ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Path)
+            .required(Required::True)
+            .schema(Some(schema))
+            .build()
+    })
+}
+
+fn idempotency_key() -> Parameter {
+    ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "1 to 255 visible characters. The same key with the same body gets the answer of the first request.",
+        ))
+        .schema(Some(
+            ObjectBuilder::new()
+                .schema_type(Type::String)
+                .min_length(Some(1))
+                .max_length(Some(255))
+                .pattern(Some("^[!-~]+$"))
+                .build(),
+        ))
+        .build()
+}
+
+#[cfg(test)]
+mod tests;

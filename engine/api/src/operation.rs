@@ -1,0 +1,278 @@
+//! The table of operations: what can be asked, where, and what is answered.
+//!
+//! Invariant: this table is the only place that says which operations there are. The router and the document are both made
+//! of it, so that neither has one that the other lacks.
+
+mod table;
+
+use utoipa::openapi::path::Parameter;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::key::Scope;
+
+/// How it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verb {
+    /// GET: looks.
+    Get,
+    /// POST: makes, or does.
+    Post,
+    /// PUT: makes it so.
+    Put,
+    /// DELETE: ends.
+    Delete,
+}
+
+/// A type's schema and those it refers to.
+pub(crate) struct Described {
+    pub(crate) name: String,
+    pub(crate) all: Vec<(String, RefOr<Schema>)>,
+}
+
+pub(crate) type SchemaOf = fn() -> Described;
+
+pub(crate) fn schema<T: ToSchema>() -> Described {
+    let name = T::name().into_owned();
+    let mut all = vec![(name.clone(), T::schema())];
+    T::schemas(&mut all);
+    Described { name, all }
+}
+
+fn parameters<T: IntoParams>() -> Vec<Parameter> {
+    T::into_params(|| None)
+}
+
+/// What comes with it.
+#[derive(Clone, Copy)]
+pub enum Body {
+    /// Nothing.
+    None,
+    /// JSON of a type.
+    Json(#[doc(hidden)] Json),
+}
+
+/// What is answered if all goes well.
+#[derive(Clone, Copy)]
+pub enum Reply {
+    /// Something that was made.
+    Created(#[doc(hidden)] Json),
+    /// What was asked for.
+    Found(#[doc(hidden)] Json),
+    /// The same, or a stream of it, as the caller accepts.
+    FoundOrStream(#[doc(hidden)] Json),
+    /// Nothing.
+    Done,
+}
+
+/// A type by its schema.
+#[derive(Clone, Copy)]
+pub struct Json(pub(crate) SchemaOf);
+
+/// Whether a caller may say that two requests are the same one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    Plain,
+    IdempotencyKey,
+}
+
+/// One operation.
+#[derive(Clone, Copy)]
+pub struct Operation {
+    /// Which.
+    pub id: OperationId,
+    /// How it is asked.
+    pub verb: Verb,
+    /// Where; parameters stand in braces.
+    pub path: &'static str,
+    /// What it does.
+    pub summary: &'static str,
+    /// What a key has to allow; none if it takes no key.
+    pub scope: Option<Scope>,
+    /// What comes with it.
+    pub body: Body,
+    /// What is answered if all goes well.
+    pub reply: Reply,
+    pub(crate) query: Option<fn() -> Vec<Parameter>>,
+    pub(crate) repeat: Repeat,
+}
+
+impl Operation {
+    /// All of them, by path.
+    pub const ALL: &[Self] = table::OPERATIONS;
+
+    /// Whether an `Idempotency-Key` makes two requests the same one.
+    pub fn takes_idempotency_key(&self) -> bool {
+        self.repeat == Repeat::IdempotencyKey
+    }
+
+    const fn new(id: OperationId, verb: Verb, path: &'static str, summary: &'static str) -> Self {
+        Self {
+            id,
+            verb,
+            path,
+            summary,
+            scope: None,
+            body: Body::None,
+            reply: Reply::Done,
+            query: None,
+            repeat: Repeat::Plain,
+        }
+    }
+
+    const fn needs(mut self, scope: Scope) -> Self {
+        self.scope = Some(scope);
+        self
+    }
+
+    const fn takes<T: ToSchema>(mut self) -> Self {
+        self.body = Body::Json(Json(schema::<T>));
+        self
+    }
+
+    const fn query<T: IntoParams>(mut self) -> Self {
+        self.query = Some(parameters::<T>);
+        self
+    }
+
+    const fn makes<T: ToSchema>(mut self) -> Self {
+        self.reply = Reply::Created(Json(schema::<T>));
+        self
+    }
+
+    const fn finds<T: ToSchema>(mut self) -> Self {
+        self.reply = Reply::Found(Json(schema::<T>));
+        self
+    }
+
+    const fn follows<T: ToSchema>(mut self) -> Self {
+        self.reply = Reply::FoundOrStream(Json(schema::<T>));
+        self
+    }
+
+    const fn once(mut self) -> Self {
+        self.repeat = Repeat::IdempotencyKey;
+        self
+    }
+}
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $id:ident = $word:literal,)*) => {
+        /// Which operation.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum OperationId {
+            $($(#[$doc])* $id,)*
+        }
+
+        impl OperationId {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$id,)*];
+
+            /// Its name in the document, from which clients make their methods' names.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$id => $word,)* }
+            }
+        }
+    };
+}
+
+ids! {
+    /// Lists checkpoints.
+    ListCheckpoints = "listCheckpoints",
+    /// Shows one.
+    ShowCheckpoint = "showCheckpoint",
+    /// Ends one.
+    EndCheckpoint = "endCheckpoint",
+    /// Forks one.
+    ForkCheckpoint = "forkCheckpoint",
+    /// Lists or follows events.
+    Events = "events",
+    /// What this server is.
+    Info = "info",
+    /// Lists keys.
+    ListKeys = "listKeys",
+    /// Makes one.
+    CreateKey = "createKey",
+    /// Revokes one.
+    RevokeKey = "revokeKey",
+    /// Lists machines.
+    ListMachines = "listMachines",
+    /// Makes one.
+    CreateMachine = "createMachine",
+    /// Finds or makes one by name.
+    NamedMachine = "namedMachine",
+    /// Shows one.
+    ShowMachine = "showMachine",
+    /// Ends it.
+    EndMachine = "endMachine",
+    /// Keeps a checkpoint of it.
+    CreateCheckpoint = "createCheckpoint",
+    /// Runs a program.
+    Run = "run",
+    /// Forks it.
+    ForkMachine = "forkMachine",
+    /// Pauses it.
+    PauseMachine = "pauseMachine",
+    /// Resumes it.
+    ResumeMachine = "resumeMachine",
+    /// Shows its lineage.
+    ShowTree = "showTree",
+    /// What policies said about a request.
+    Decisions = "decisions",
+    /// The document.
+    Document = "document",
+    /// Lists kinds of problems.
+    ListProblems = "listProblems",
+    /// Shows one.
+    ShowProblem = "showProblem",
+    /// Lists templates.
+    ListTemplates = "listTemplates",
+    /// Makes one.
+    CreateTemplate = "createTemplate",
+    /// Shows one.
+    ShowTemplate = "showTemplate",
+    /// Removes one.
+    RemoveTemplate = "removeTemplate",
+    /// Forks one.
+    ForkTemplate = "forkTemplate",
+    /// Makes one.
+    CreateTenant = "createTenant",
+    /// Whether the server lives.
+    Live = "live",
+    /// Whether it can be asked.
+    Ready = "ready",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_operation_is_in_the_table_once_and_has_a_place_of_its_own() {
+        for id in OperationId::ALL {
+            let rows = Operation::ALL
+                .iter()
+                .filter(|operation| operation.id == *id);
+            assert_eq!(rows.count(), 1, "{id:?}");
+        }
+        let mut places: Vec<_> = Operation::ALL
+            .iter()
+            .map(|one| (one.path, one.verb))
+            .collect();
+        places.sort_unstable();
+        places.dedup();
+        assert_eq!(places.len(), OperationId::ALL.len());
+    }
+
+    #[test]
+    fn whoever_changes_something_shows_a_key_for_it() {
+        for operation in Operation::ALL.iter().filter(|one| one.verb != Verb::Get) {
+            let scope = operation.scope;
+            assert!(
+                scope.is_some_and(|scope| scope != Scope::Read),
+                "{}",
+                operation.path
+            );
+        }
+    }
+}

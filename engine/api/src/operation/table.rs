@@ -1,0 +1,234 @@
+//! The rows of the table.
+
+use super::{Operation, OperationId as Id, Verb};
+use crate::event::{EventQuery, Events};
+use crate::exec::{Exec, ExecSpec};
+use crate::fork::{ForkAnswer, ForkSpec};
+use crate::info::{Health, Info};
+use crate::key::{KeySpec, Keys, NewKey, Scope};
+use crate::machine::{
+    EndAnswer, EndQuery, Machine, MachineListQuery, MachineSpec, NamedMachineSpec, Tree,
+};
+use crate::policy::Decisions;
+use crate::problem::RegistryEntry;
+use crate::template::{Template, TemplateSpec};
+use crate::tenant::{NewTenant, TenantSpec};
+use crate::{ListQuery, Page, Registry};
+
+const CHECKPOINTS: &str = "/v1/checkpoints";
+const CHECKPOINT: &str = "/v1/checkpoints/{checkpoint}";
+const MACHINES: &str = "/v1/machines";
+const MACHINE: &str = "/v1/machines/{machine}";
+const TEMPLATES: &str = "/v1/templates";
+const TEMPLATE: &str = "/v1/templates/{template}";
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    get(Id::Live, "/healthz", "Whether the server lives").finds::<Health>(),
+    get(Id::Ready, "/readyz", "Whether the server can be asked").finds::<Health>(),
+    get(Id::ListCheckpoints, CHECKPOINTS, "Lists checkpoints")
+        .needs(Scope::Read)
+        .query::<MachineListQuery>()
+        .finds::<Page<Machine>>(),
+    get(Id::ShowCheckpoint, CHECKPOINT, "Shows a checkpoint")
+        .needs(Scope::Read)
+        .finds::<Machine>(),
+    delete(Id::EndCheckpoint, CHECKPOINT, "Ends a checkpoint")
+        .needs(Scope::Write)
+        .finds::<EndAnswer>(),
+    post(
+        Id::ForkCheckpoint,
+        "/v1/checkpoints/{checkpoint}/forks",
+        "Forks a checkpoint",
+    )
+    .needs(Scope::Write)
+    .takes::<ForkSpec>()
+    .makes::<ForkAnswer>()
+    .once(),
+    get(
+        Id::Events,
+        "/v1/events",
+        "Lists events, or follows them as `text/event-stream`",
+    )
+    .needs(Scope::Read)
+    .query::<EventQuery>()
+    .follows::<Events>(),
+    get(
+        Id::Info,
+        "/v1/info",
+        "What this server is, and what the key allows",
+    )
+    .needs(Scope::Read)
+    .finds::<Info>(),
+    get(Id::ListKeys, "/v1/keys", "Lists the tenant's keys")
+        .needs(Scope::Keys)
+        .finds::<Keys>(),
+    get(
+        Id::ListMachines,
+        MACHINES,
+        "Lists machines, by label if asked to",
+    )
+    .needs(Scope::Read)
+    .query::<MachineListQuery>()
+    .finds::<Page<Machine>>(),
+    post(Id::CreateMachine, MACHINES, "Makes a machine of a template")
+        .needs(Scope::Write)
+        .takes::<MachineSpec>()
+        .makes::<Machine>()
+        .once(),
+    put(
+        Id::NamedMachine,
+        "/v1/machines/by-name/{name}",
+        "Finds the machine of this name, or makes it",
+    )
+    .needs(Scope::Write)
+    .takes::<NamedMachineSpec>()
+    .finds::<Machine>(),
+    get(
+        Id::ShowMachine,
+        MACHINE,
+        "Shows a machine, ended ones as well",
+    )
+    .needs(Scope::Read)
+    .finds::<Machine>(),
+    delete(
+        Id::EndMachine,
+        MACHINE,
+        "Ends a machine, and all its descendants if asked to",
+    )
+    .needs(Scope::Write)
+    .query::<EndQuery>()
+    .finds::<EndAnswer>(),
+    post(
+        Id::ForkMachine,
+        "/v1/machines/{machine}/forks",
+        "Forks a running machine",
+    )
+    .needs(Scope::Write)
+    .takes::<ForkSpec>()
+    .makes::<ForkAnswer>()
+    .once(),
+    post(
+        Id::PauseMachine,
+        "/v1/machines/{machine}/pause",
+        "Has a machine's vCPUs stand still",
+    )
+    .needs(Scope::Write)
+    .finds::<Machine>(),
+    post(
+        Id::ResumeMachine,
+        "/v1/machines/{machine}/resume",
+        "Has them run again",
+    )
+    .needs(Scope::Write)
+    .finds::<Machine>(),
+    get(
+        Id::ShowTree,
+        "/v1/machines/{machine}/tree",
+        "Shows the whole lineage of a machine",
+    )
+    .needs(Scope::Read)
+    .finds::<Tree>(),
+    get(Id::Document, "/v1/openapi.json", "This document").finds::<serde_json::Value>(),
+    get(
+        Id::ListProblems,
+        "/v1/problems",
+        "Lists all kinds of problems",
+    )
+    .finds::<Registry>(),
+    get(
+        Id::ShowProblem,
+        "/v1/problems/{code}",
+        "Shows a kind of problem",
+    )
+    .finds::<RegistryEntry>(),
+    get(
+        Id::ListTemplates,
+        TEMPLATES,
+        "Lists the tenant's templates and public ones",
+    )
+    .needs(Scope::Read)
+    .query::<ListQuery>()
+    .finds::<Page<Template>>(),
+    get(Id::ShowTemplate, TEMPLATE, "Shows a template")
+        .needs(Scope::Read)
+        .finds::<Template>(),
+    delete(
+        Id::RemoveTemplate,
+        TEMPLATE,
+        "Removes a template; its machines stay",
+    )
+    .needs(Scope::Write),
+    post(
+        Id::ForkTemplate,
+        "/v1/templates/{template}/forks",
+        "Makes machines of a template",
+    )
+    .needs(Scope::Write)
+    .takes::<ForkSpec>()
+    .makes::<ForkAnswer>()
+    .once(),
+    post(
+        Id::CreateCheckpoint,
+        "/v1/machines/{machine}/checkpoints",
+        "Keeps a checkpoint of a machine",
+    )
+    .needs(Scope::Write)
+    .makes::<Machine>()
+    .once(),
+    post(
+        Id::Run,
+        "/v1/machines/{machine}/execs",
+        "Runs a program in a machine to its end",
+    )
+    .needs(Scope::Write)
+    .takes::<ExecSpec>()
+    .makes::<Exec>(),
+    get(
+        Id::Decisions,
+        "/v1/intents/{intent}/decisions",
+        "Shows what policies said about a request",
+    )
+    .needs(Scope::Read)
+    .finds::<Decisions>(),
+    post(
+        Id::CreateKey,
+        "/v1/keys",
+        "Makes a key; it is shown this once",
+    )
+    .needs(Scope::Keys)
+    .takes::<KeySpec>()
+    .makes::<NewKey>(),
+    delete(Id::RevokeKey, "/v1/keys/{key}", "Revokes a key").needs(Scope::Keys),
+    post(
+        Id::CreateTemplate,
+        TEMPLATES,
+        "Makes a template; it is booted and sealed when it is first used",
+    )
+    .needs(Scope::Write)
+    .takes::<TemplateSpec>()
+    .makes::<Template>(),
+    post(
+        Id::CreateTenant,
+        "/v1/tenants",
+        "Makes a tenant with its first key; it is shown this once",
+    )
+    .needs(Scope::Operator)
+    .takes::<TenantSpec>()
+    .makes::<NewTenant>(),
+];
+
+const fn get(id: Id, path: &'static str, summary: &'static str) -> Operation {
+    Operation::new(id, Verb::Get, path, summary)
+}
+
+const fn post(id: Id, path: &'static str, summary: &'static str) -> Operation {
+    Operation::new(id, Verb::Post, path, summary)
+}
+
+const fn put(id: Id, path: &'static str, summary: &'static str) -> Operation {
+    Operation::new(id, Verb::Put, path, summary)
+}
+
+const fn delete(id: Id, path: &'static str, summary: &'static str) -> Operation {
+    Operation::new(id, Verb::Delete, path, summary)
+}

@@ -1,0 +1,138 @@
+//! What an operator sets for `brood serve`, from TOML.
+//!
+//! Invariant: a [`Config`] is complete. All mistakes of a file are reported at once, each with its line and the nearest
+//! valid key.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use brood_policy::{Mistakes, read};
+
+/// Where the front listens if nobody says: only this host can reach it.
+pub const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
+
+/// What an operator sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where the front listens.
+    pub listen: SocketAddr,
+    /// The state directory: the database, disk layers, compiled components.
+    pub state: PathBuf,
+    /// What Linux machines start from, made by `brood prepare`; without it there are only bare guests.
+    pub guest_files: Option<PathBuf>,
+    /// The file that binds plugins to hooks; the one that ships if none is named.
+    pub policy: Option<PathBuf>,
+    /// The directory with the components that it names.
+    pub plugins: PathBuf,
+    /// The tenant that gets the first key.
+    pub tenant: String,
+}
+
+impl Config {
+    /// Everything as it is if nobody says otherwise.
+    pub fn usual(program: &Path) -> Self {
+        let plugins = program.parent().map(|parent| parent.join("plugins"));
+        Self {
+            listen: LISTEN,
+            state: state_directory(),
+            guest_files: None,
+            policy: None,
+            plugins: plugins.unwrap_or_else(|| PathBuf::from("plugins")),
+            tenant: "default".to_owned(),
+        }
+    }
+
+    /// What a file changes of it. Relative paths are relative to the file.
+    ///
+    /// # Errors
+    /// All mistakes of the file.
+    pub fn parse(self, file: &Path, text: &str) -> Result<Self, Mistakes> {
+        let mut config = self;
+        let base = file.parent().unwrap_or(Path::new(""));
+        read(
+            &file.display().to_string(),
+            text,
+            "the configuration",
+            |root| {
+                if let Some((listen, span)) = root.text("listen") {
+                    match listen.parse() {
+                    Ok(listen) => config.listen = listen,
+                    Err(_) => root.mistake(
+                        span,
+                        format!("'listen' is '{listen}': write an address and a port, as in \"{LISTEN}\""),
+                    ),
+                }
+                }
+                let mut path = |key| root.text(key).map(|(path, _)| base.join(path));
+                if let Some(state) = path("state") {
+                    config.state = state;
+                }
+                config.guest_files = path("guest-files").or(config.guest_files.take());
+                config.policy = path("policy").or(config.policy.take());
+                if let Some(plugins) = path("plugins") {
+                    config.plugins = plugins;
+                }
+                if let Some((tenant, _)) = root.text("tenant") {
+                    config.tenant = tenant.to_owned();
+                }
+                config
+            },
+        )
+    }
+}
+
+/// Where state is kept by convention: of the system for root, else of the user (XDG Base Directory Specification 0.8).
+fn state_directory() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/brood");
+    }
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+    state
+        .or_else(home)
+        .unwrap_or_else(|| PathBuf::from("."))
+        .join("brood")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, Mistakes> {
+        Config::usual(Path::new("/opt/brood/brood")).parse(Path::new("/etc/brood/brood.toml"), text)
+    }
+
+    #[test]
+    fn what_is_not_said_is_as_usual_and_paths_are_relative_to_the_file() {
+        let config = parse("state = \"state\"\nguest-files = \"/srv/guest\"\n").expect("reads");
+        assert_eq!(config.listen, LISTEN);
+        assert_eq!(config.state, Path::new("/etc/brood/state"));
+        assert_eq!(config.guest_files.as_deref(), Some(Path::new("/srv/guest")));
+        assert_eq!(config.plugins, Path::new("/opt/brood/plugins"));
+    }
+
+    #[test]
+    fn all_mistakes_come_at_once_with_their_lines_and_the_nearest_key() {
+        let text = "listen = \"everywhere\"\nstat = \"x\"\nplugins = 7\n";
+        let mistakes = parse(text).expect_err("three").to_string();
+        let lines: Vec<&str> = mistakes.lines().collect();
+        assert_eq!(lines.len(), 3, "{mistakes}");
+        assert!(
+            lines
+                .iter()
+                .any(|line| line.contains("brood.toml:1:") && line.contains("127.0.0.1:7070"))
+        );
+        assert!(
+            lines
+                .iter()
+                .any(|line| line.contains("brood.toml:2:") && line.contains("'state'"))
+        );
+        assert!(
+            lines
+                .iter()
+                .any(|line| line.contains("brood.toml:3:") && line.contains("a string"))
+        );
+        let broken = parse("listen = ").expect_err("no TOML").to_string();
+        assert!(broken.contains("not TOML"), "{broken}");
+    }
+}

@@ -1,0 +1,138 @@
+//! What the engine answers, as it goes over the wire.
+
+use brood_api::fork::{Daughter, ForkAnswer, ForkTiming};
+use brood_api::key::{Key, Scope};
+use brood_api::machine::{Kind, Machine, State};
+use brood_api::template::{GuestKind, Template, Visibility};
+use brood_api::{Code, Page, Time};
+use brood_service::engine::{self, Caller, KeyAnswer, MachineAnswer, PageAnswer, TemplateRow};
+
+use crate::answer::Stages;
+use crate::fault::{Refusal, refusal};
+
+/// A word that this edge does not know is the engine's mistake.
+fn unknown(what: &str, word: &str) -> Refusal {
+    refusal(Code::Failed, format!("the engine has a {what} '{word}'"))
+}
+
+pub(crate) fn machine(answer: MachineAnswer) -> Result<Machine, Refusal> {
+    let kind = match answer.kind.as_str() {
+        "machine" => Kind::Machine,
+        "checkpoint" => Kind::Checkpoint,
+        other => return Err(unknown("kind", other)),
+    };
+    let state = match answer.state.as_str() {
+        "running" => State::Running,
+        "paused" => State::Paused,
+        "frozen" => State::Frozen,
+        "ended" => State::Ended,
+        other => return Err(unknown("state", other)),
+    };
+    Ok(Machine {
+        id: answer.id,
+        kind,
+        name: answer.name,
+        project: answer.project,
+        state,
+        mother: answer.mother,
+        lineage: answer.lineage,
+        template: answer.template,
+        generation: answer.generation,
+        vcpu_milli: answer.vcpu_milli,
+        memory_mib: answer.memory_mib,
+        labels: answer.labels,
+        created_at: Time(answer.created),
+        expires_at: answer.expires.map(Time),
+        ended_at: answer.ended.map(Time),
+        ending: answer.ending,
+    })
+}
+
+pub(crate) fn page<T, U>(
+    answer: PageAnswer<T>,
+    item: impl Fn(T) -> Result<U, Refusal>,
+) -> Result<Page<U>, Refusal> {
+    Ok(Page {
+        items: answer
+            .items
+            .into_iter()
+            .map(item)
+            .collect::<Result<_, _>>()?,
+        next: answer.next.map(brood_api::Cursor),
+    })
+}
+
+pub(crate) fn template(caller: &Caller, row: TemplateRow) -> Result<Template, Refusal> {
+    let guest = match row.guest.as_str() {
+        "linux" => GuestKind::Linux,
+        "bare" => GuestKind::Bare,
+        other => return Err(unknown("guest", other)),
+    };
+    Ok(Template {
+        own: row.tenant == caller.tenant(),
+        id: row.id,
+        name: row.name,
+        guest,
+        vcpus: row.vcpus,
+        memory_mib: row.memory_mib,
+        visibility: match row.visibility {
+            engine::Visibility::Private => Visibility::Private,
+            engine::Visibility::Public => Visibility::Public,
+        },
+        created_at: Time(row.created),
+    })
+}
+
+pub(crate) fn key(answer: KeyAnswer) -> Result<Key, Refusal> {
+    let scope = |word: &String| {
+        let known = Scope::ALL.iter().find(|scope| scope.as_str() == word);
+        known.copied().ok_or_else(|| unknown("scope", word))
+    };
+    Ok(Key {
+        id: answer.id,
+        name: answer.name,
+        project: answer.project,
+        scopes: answer.scopes.iter().map(scope).collect::<Result<_, _>>()?,
+        created_at: Time(answer.created),
+        expires_at: answer.expires.map(Time),
+        revoked_at: answer.revoked.map(Time),
+    })
+}
+
+/// What became of a fork, and where its time went.
+pub(crate) fn fork(
+    requested: u32,
+    answer: engine::ForkAnswer,
+) -> Result<(ForkAnswer, Stages), Refusal> {
+    let timing = ForkTiming {
+        decided_us: answer.decided_us,
+        forked_us: answer.forked_us,
+        mother_pause_us: answer.mother_pause_us,
+    };
+    let mut stages = vec![("decide", timing.decided_us), ("fork", timing.forked_us)];
+    stages.extend(timing.mother_pause_us.map(|pause| ("mother-pause", pause)));
+    let ready = answer.daughters.len();
+    let mut daughters = Vec::with_capacity(ready + answer.missing.len());
+    for one in answer.daughters {
+        daughters.push(Daughter {
+            machine: Some(machine(one.machine)?),
+            problem: None,
+            hostname: Some(one.hostname).filter(|name| !name.is_empty()),
+            first_instruction_us: one.first_instruction_us,
+            confirmed_us: one.confirmed_us,
+        });
+    }
+    daughters.extend(answer.missing.into_iter().map(|why| Daughter {
+        problem: Some(*refusal(Code::Failed, why)),
+        ..Daughter::default()
+    }));
+    let answer = ForkAnswer {
+        intent: answer.intent,
+        requested,
+        ready: u32::try_from(ready).unwrap_or(u32::MAX),
+        daughters,
+        warnings: answer.warnings,
+        timing,
+    };
+    Ok((answer, stages))
+}

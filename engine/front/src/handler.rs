@@ -1,0 +1,52 @@
+//! One function for each operation.
+
+mod key;
+mod look;
+mod machine;
+mod template;
+
+use brood_api::OperationId;
+
+pub(crate) use look::page as events_behind;
+
+use crate::answer::Answer;
+use crate::call::Call;
+use crate::fault::Refusal;
+
+/// Does what is asked.
+pub(crate) async fn handle(id: OperationId, call: Call) -> Result<Answer, Refusal> {
+    match id {
+        OperationId::Live => look::live(),
+        OperationId::Ready => look::ready(&call),
+        OperationId::Document => Ok(Answer::Json(call.shared.document)),
+        OperationId::Info => look::info(&call),
+        OperationId::ListProblems => look::problems(),
+        OperationId::ShowProblem => look::show_problem(&call),
+        OperationId::Events => look::events(call),
+        OperationId::Decisions => look::decisions(&call),
+        OperationId::ListMachines => machine::list(&call, machine::MACHINE),
+        OperationId::ListCheckpoints => machine::list(&call, machine::CHECKPOINT),
+        OperationId::ShowMachine => machine::show(&call, machine::MACHINE),
+        OperationId::ShowCheckpoint => machine::show(&call, machine::CHECKPOINT),
+        OperationId::ShowTree => machine::tree(&call),
+        OperationId::CreateMachine => machine::create(call).await,
+        OperationId::NamedMachine => machine::named(call).await,
+        OperationId::EndMachine => machine::end(call, machine::MACHINE).await,
+        OperationId::EndCheckpoint => machine::end(call, machine::CHECKPOINT).await,
+        OperationId::PauseMachine => machine::pause(&call).await,
+        OperationId::ResumeMachine => machine::resume(&call).await,
+        OperationId::CreateCheckpoint => machine::checkpoint(call).await,
+        OperationId::ForkMachine => machine::fork(call, machine::MACHINE).await,
+        OperationId::ForkCheckpoint => machine::fork(call, machine::CHECKPOINT).await,
+        OperationId::Run => machine::run(&call).await,
+        OperationId::ForkTemplate => template::fork(call).await,
+        OperationId::ListTemplates => template::list(&call),
+        OperationId::ShowTemplate => template::show(&call),
+        OperationId::CreateTemplate => template::create(&call).await,
+        OperationId::RemoveTemplate => template::remove(&call).await,
+        OperationId::ListKeys => key::list(&call),
+        OperationId::CreateKey => key::create(&call).await,
+        OperationId::RevokeKey => key::revoke(&call).await,
+        OperationId::CreateTenant => key::create_tenant(&call).await,
+    }
+}

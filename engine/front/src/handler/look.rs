@@ -1,0 +1,142 @@
+//! What is looked at: the server itself, problems, events, decisions.
+
+use brood_api::event::{Event, EventQuery, Events, Gap};
+use brood_api::info::{Health, Info, Limits};
+use brood_api::policy::Decisions;
+use brood_api::{Code, MAX_DAUGHTERS, Registry, RegistryEntry, Time};
+use brood_service::engine::{Caller, Engine, EngineError, EventsAnswer};
+use brood_units::IntentId;
+
+use crate::answer::Answer;
+use crate::call::{Call, bearer, invalid, service_scope};
+use crate::fault::{Refusal, problem, refusal};
+use crate::stream::{Follow, follow};
+
+const JSON: &str = "application/json";
+const STREAM: &str = "text/event-stream";
+/// Events of an answer if nobody says.
+const EVENTS: u32 = 100;
+
+pub(super) fn live() -> Result<Answer, Refusal> {
+    Answer::of(&Health {
+        status: "ok".to_owned(),
+    })
+}
+
+/// Ready is who can look into the database and is not about to stop.
+pub(super) fn ready(call: &Call) -> Result<Answer, Refusal> {
+    if *call.shared.stopping.borrow() {
+        let words = "the server is about to stop";
+        return Err(refusal(Code::Stopping, words));
+    }
+    match call.engine().authenticate("") {
+        // Nobody has this key, and the database has said so.
+        Ok(_) | Err(EngineError::Unauthenticated(_)) => live(),
+        Err(error) => Err(problem(error)),
+    }
+}
+
+pub(super) fn info(call: &Call) -> Result<Answer, Refusal> {
+    let caller = call.caller()?;
+    let all = brood_api::key::Scope::ALL.iter().copied();
+    Answer::of(&Info {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        tenant: caller.tenant().to_owned(),
+        project: caller.principal.project.clone(),
+        scopes: all
+            .filter(|scope| caller.may(service_scope(*scope)).is_ok())
+            .collect(),
+        limits: Limits {
+            daughters: MAX_DAUGHTERS,
+            body_bytes: u64::try_from(call.shared.options.body_bytes).unwrap_or(u64::MAX),
+        },
+    })
+}
+
+pub(super) fn problems() -> Result<Answer, Refusal> {
+    Answer::of(&Registry::all())
+}
+
+pub(super) fn show_problem(call: &Call) -> Result<Answer, Refusal> {
+    let word = call.text("code")?;
+    let known = Code::ALL.iter().find(|code| code.as_str() == word);
+    match known {
+        Some(code) => Answer::of(&RegistryEntry::from(*code)),
+        None => {
+            let words = format!("there is no problem '{}'", word.escape_debug());
+            Err(refusal(Code::NotFound, words))
+        }
+    }
+}
+
+pub(super) fn decisions(call: &Call) -> Result<Answer, Refusal> {
+    let intent: IntentId = call.id("intent")?;
+    let rows = call.engine().decisions(call.caller()?, intent);
+    let rows = rows.map_err(problem)?;
+    let items = rows.iter().map(|row| {
+        serde_json::from_str(&row.body).map_err(|error| {
+            let words = format!("a decision of {intent} cannot be read: {error}");
+            refusal(Code::Failed, words)
+        })
+    });
+    Answer::of(&Decisions {
+        items: items.collect::<Result<_, _>>()?,
+    })
+}
+
+pub(super) fn events(call: Call) -> Result<Answer, Refusal> {
+    let query: EventQuery = call.query()?;
+    let after = match call.headers.get("last-event-id") {
+        Some(last) => {
+            let number = last.to_str().ok().and_then(|last| last.parse::<i64>().ok());
+            number.filter(|number| *number >= 0).ok_or_else(|| {
+                let words = "it is the number of an event, as the stream sent it";
+                invalid("Last-Event-ID", words.to_owned())
+            })?
+        }
+        None => query
+            .after
+            .and_then(|after| i64::try_from(after).ok())
+            .unwrap_or(0),
+    };
+    if call.prefers(JSON, STREAM)? == STREAM {
+        let key = bearer(&call.headers)?.to_owned();
+        return Ok(Answer::Stream(follow(Follow {
+            shared: call.shared,
+            key,
+            after,
+        })));
+    }
+    let limit = query.limit.unwrap_or(EVENTS);
+    Answer::of(&page(call.engine(), call.caller()?, after, limit)?)
+}
+
+/// Events behind a number.
+pub(crate) fn page(
+    engine: &Engine,
+    caller: &Caller,
+    after: i64,
+    limit: u32,
+) -> Result<Events, Refusal> {
+    let EventsAnswer { gap, events } = engine.events(caller, after, limit).map_err(problem)?;
+    let event = |row: brood_service::engine::EventRow| {
+        let data = serde_json::from_str(&row.event.data).map_err(|error| {
+            let words = format!("event {} cannot be read: {error}", row.seq);
+            refusal(Code::Failed, words)
+        })?;
+        Ok(Event {
+            number: row.seq,
+            kind: row.event.kind,
+            subject: row.event.subject,
+            at: Time(row.event.at),
+            data,
+        })
+    };
+    Ok(Events {
+        gap: gap.map(|until| Gap { until }),
+        items: events
+            .into_iter()
+            .map(event)
+            .collect::<Result<_, Refusal>>()?,
+    })
+}

@@ -1,0 +1,208 @@
+//! Machines and checkpoints.
+
+use brood_api::exec::{Exec, ExecEnd, ExecSpec};
+use brood_api::fork::{self as wire, ForkSpec as WireFork};
+use brood_api::machine::{
+    EndAnswer, EndQuery, Machine, MachineListQuery, MachineSpec, NamedMachineSpec, Tree,
+};
+use brood_api::{Code, Page as WirePage};
+use brood_service::ask::{ForkSpec, Secrets, StampFile};
+use brood_service::engine::{
+    Change, CreateMachine, ForkMachine, MachineKind, MachineQuery, OnError, Page, RunProgram,
+};
+use brood_units::MachineId;
+
+use crate::answer::Answer;
+use crate::call::Call;
+use crate::convert;
+use crate::fault::{Refusal, problem, refusal};
+
+/// Permission bits of a file if nobody says.
+const FILE_MODE: u32 = 0o644;
+
+/// A kind of object, as paths name it.
+#[derive(Clone, Copy)]
+pub(super) struct Named {
+    parameter: &'static str,
+    kind: MachineKind,
+}
+
+pub(super) const MACHINE: Named = Named {
+    parameter: "machine",
+    kind: MachineKind::Machine,
+};
+pub(super) const CHECKPOINT: Named = Named {
+    parameter: "checkpoint",
+    kind: MachineKind::Checkpoint,
+};
+
+pub(super) fn list(call: &Call, named: Named) -> Result<Answer, Refusal> {
+    let query: MachineListQuery = call.query()?;
+    let page = query.page();
+    let wanted = MachineQuery {
+        tenant: call.caller()?.tenant().to_owned(),
+        kind: named.kind,
+        label: query
+            .label()
+            .map(|(key, value)| (key.to_owned(), value.to_owned())),
+        ended: query.ended.unwrap_or(false),
+    };
+    let page = Page {
+        after: page.after(),
+        limit: page.limit(),
+    };
+    let found = call.engine().machines(call.caller()?, wanted, page);
+    let page: WirePage<Machine> = convert::page(found.map_err(problem)?, convert::machine)?;
+    Answer::of(&page)
+}
+
+pub(super) fn show(call: &Call, named: Named) -> Result<Answer, Refusal> {
+    Answer::of(&known(call, named)?)
+}
+
+/// The one that the path names, if it is of the kind that the path says.
+fn known(call: &Call, named: Named) -> Result<Machine, Refusal> {
+    let id: MachineId = call.id(named.parameter)?;
+    let found = call.engine().machine(call.caller()?, id).map_err(problem)?;
+    if found.kind != named.kind.as_str() {
+        let words = format!("there is no {} {id}", named.parameter);
+        return Err(refusal(Code::NotFound, words));
+    }
+    convert::machine(found)
+}
+
+pub(super) fn tree(call: &Call) -> Result<Answer, Refusal> {
+    let id: MachineId = call.id(MACHINE.parameter)?;
+    let family = call.engine().tree(call.caller()?, id).map_err(problem)?;
+    let nodes = family.into_iter().map(convert::machine);
+    let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
+    let lineage = nodes.first().map_or(id, |first| first.lineage);
+    Answer::of(&Tree { lineage, nodes })
+}
+
+pub(super) async fn create(mut call: Call) -> Result<Answer, Refusal> {
+    let spec: MachineSpec = call.body()?;
+    let idempotency = call.idempotency();
+    let made = call
+        .engine()
+        .create_machine(call.caller()?, wanted(spec, false), idempotency);
+    Answer::of(&convert::machine(made.await.map_err(problem)?)?)
+}
+
+pub(super) async fn named(call: Call) -> Result<Answer, Refusal> {
+    let spec: NamedMachineSpec = call.body()?;
+    let name = call.text("name")?.to_owned();
+    let wanted = wanted(spec.named(name), true);
+    let made = call.engine().create_machine(call.caller()?, wanted, None);
+    Answer::of(&convert::machine(made.await.map_err(problem)?)?)
+}
+
+fn wanted(spec: MachineSpec, reuse: bool) -> CreateMachine {
+    CreateMachine {
+        template: spec.template,
+        name: spec.name,
+        reuse,
+        labels: spec.labels,
+        ttl_ms: spec.ttl.map(brood_api::Span::as_millis),
+    }
+}
+
+pub(super) async fn end(call: Call, named: Named) -> Result<Answer, Refusal> {
+    let query = match named.kind {
+        MachineKind::Machine => call.query::<EndQuery>()?,
+        MachineKind::Checkpoint => EndQuery::default(),
+    };
+    let id = known(&call, named)?.id;
+    let subtree = query.cascade.unwrap_or(false);
+    let ended = call.engine().end(call.caller()?, id, subtree).await;
+    Answer::of(&EndAnswer {
+        ended: ended.map_err(problem)?,
+    })
+}
+
+pub(super) async fn pause(call: &Call) -> Result<Answer, Refusal> {
+    change(call, Change::Pause).await
+}
+
+pub(super) async fn resume(call: &Call) -> Result<Answer, Refusal> {
+    change(call, Change::Resume).await
+}
+
+async fn change(call: &Call, change: Change) -> Result<Answer, Refusal> {
+    let id: MachineId = call.id(MACHINE.parameter)?;
+    let changed = call.engine().change(call.caller()?, id, change).await;
+    Answer::of(&convert::machine(changed.map_err(problem)?)?)
+}
+
+pub(super) async fn checkpoint(mut call: Call) -> Result<Answer, Refusal> {
+    let id: MachineId = call.id(MACHINE.parameter)?;
+    let idempotency = call.idempotency();
+    let kept = call.engine().checkpoint(call.caller()?, id, idempotency);
+    let kept = kept.await.map_err(problem)?;
+    Answer::of(&convert::machine(kept.checkpoint)?)
+}
+
+pub(super) async fn fork(mut call: Call, named: Named) -> Result<Answer, Refusal> {
+    let spec: WireFork = call.body()?;
+    let id = known(&call, named)?.id;
+    let requested = spec.count;
+    let idempotency = call.idempotency();
+    let forked = call
+        .engine()
+        .fork(call.caller()?, id, fork_of(spec), idempotency);
+    let (answer, stages) = convert::fork(requested, forked.await.map_err(problem)?)?;
+    Answer::timed(&answer, stages)
+}
+
+/// A fork as the engine takes it.
+pub(super) fn fork_of(spec: WireFork) -> ForkMachine {
+    let files = spec.files.into_iter().map(|file| StampFile {
+        path: file.path,
+        mode: file.mode.unwrap_or(FILE_MODE),
+        bytes: file.text.into_bytes().into(),
+    });
+    ForkMachine {
+        on_error: match spec.on_error {
+            wire::OnError::Keep => OnError::Keep,
+            wire::OnError::End => OnError::EndAll,
+        },
+        name: None,
+        spec: ForkSpec {
+            min_count: spec.min_count.unwrap_or(spec.count),
+            labels: spec.labels,
+            ttl_ms: spec.ttl.map(brood_api::Span::as_millis),
+            env: spec.env,
+            files: files.collect(),
+            secrets: match spec.secrets {
+                wire::Secrets::Drop => Secrets::Drop,
+                wire::Secrets::Inherit => Secrets::Inherit,
+            },
+            ..ForkSpec::of(spec.count)
+        },
+    }
+}
+
+pub(super) async fn run(call: &Call) -> Result<Answer, Refusal> {
+    let spec: ExecSpec = call.body()?;
+    let id: MachineId = call.id(MACHINE.parameter)?;
+    let program = RunProgram {
+        argv: spec.argv,
+        env: spec.env,
+        cwd: spec.cwd,
+        user: spec.user,
+        timeout_ms: spec.timeout.map(brood_api::Span::as_millis),
+    };
+    let ran = call.engine().run(call.caller()?, id, program).await;
+    let ran = ran.map_err(problem)?;
+    let end = match (ran.code, ran.signal) {
+        (Some(code), _) => ExecEnd::Exited { code },
+        (None, Some(signal)) => ExecEnd::Signaled { signal },
+        (None, None) => ExecEnd::TimedOut,
+    };
+    Answer::of(&Exec {
+        end,
+        stdout: String::from_utf8_lossy(&ran.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&ran.stderr).into_owned(),
+        lost: ran.lost,
+    })
+}

@@ -1,0 +1,37 @@
+//! What all requests share.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use brood_service::engine::Engine;
+use tokio::sync::watch;
+
+use crate::{Options, status};
+
+/// Cloned for each request.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) engine: Engine,
+    pub(crate) options: Arc<Options>,
+    /// The OpenAPI document, made once.
+    pub(crate) document: Bytes,
+    /// Becomes true when the server is to stop.
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        engine: Engine,
+        options: Options,
+        stopping: watch::Receiver<bool>,
+    ) -> Result<Self, serde_json::Error> {
+        let document =
+            serde_json::to_vec(&brood_api::document(|outcome| status::of(outcome).as_u16()))?;
+        Ok(Self {
+            engine,
+            options: Arc::new(options),
+            document: document.into(),
+            stopping,
+        })
+    }
+}

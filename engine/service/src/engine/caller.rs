@@ -1,0 +1,292 @@
+//! Who calls: keys, and what they allow.
+//!
+//! Invariant: a key is shown once, when it is made; what is kept is its SHA-256. It has 256 random bits, so that a fast
+//! hash is enough: there is nothing to guess.
+
+use std::fmt;
+use std::str::FromStr;
+
+use brood_hooks::Principal;
+use brood_store::KeyRow;
+use brood_units::{KeyId, Timestamp};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::create::check_name;
+use super::{Engine, EngineError, now};
+use crate::identity;
+
+/// What every key begins with, so that people and scanners of leaked secrets know it.
+pub const KEY_PREFIX: &str = "brood_";
+
+/// What a key allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    /// To look.
+    Read,
+    /// To make, fork, change and end machines, and to run programs in them.
+    Write,
+    /// To give out and revoke keys of the tenant.
+    Keys,
+    /// To do what concerns all tenants.
+    Operator,
+}
+
+impl Scope {
+    const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Keys, Self::Operator];
+
+    /// Its word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Keys => "keys",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+impl FromStr for Scope {
+    type Err = EngineError;
+
+    fn from_str(word: &str) -> Result<Self, EngineError> {
+        let known = Self::ALL.into_iter().find(|scope| scope.as_str() == word);
+        known.ok_or_else(|| {
+            let word = word.escape_debug();
+            EngineError::Invalid(format!(
+                "'{word}' is no scope: there are read, write, keys and operator"
+            ))
+        })
+    }
+}
+
+/// Somebody with a key.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The tenant, its project, and the key as the subject.
+    pub principal: Principal,
+    scopes: Vec<String>,
+}
+
+impl Caller {
+    /// The tenant.
+    pub fn tenant(&self) -> &str {
+        &self.principal.tenant
+    }
+
+    /// Whether the key allows it.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn may(&self, scope: Scope) -> Result<(), EngineError> {
+        let scope = scope.as_str();
+        match self.scopes.iter().any(|own| own == scope) {
+            true => Ok(()),
+            false => Err(EngineError::Forbidden { scope }),
+        }
+    }
+}
+
+/// A key to be.
+#[derive(Clone, Debug)]
+pub struct NewKey {
+    /// Its name for people.
+    pub name: String,
+    /// A part of the tenant.
+    pub project: String,
+    /// What it allows.
+    pub scopes: Vec<Scope>,
+    /// When it ends by itself.
+    pub expires: Option<Timestamp>,
+}
+
+/// A key, without what authenticates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyAnswer {
+    /// Its id.
+    pub id: KeyId,
+    /// Its name for people.
+    pub name: String,
+    /// A part of the tenant.
+    pub project: String,
+    /// What it allows.
+    pub scopes: Vec<String>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When it ends by itself.
+    pub expires: Option<Timestamp>,
+    /// When it was revoked.
+    pub revoked: Option<Timestamp>,
+}
+
+impl From<KeyRow> for KeyAnswer {
+    fn from(row: KeyRow) -> Self {
+        Self {
+            id: row.id,
+            name: row.name,
+            project: row.project,
+            scopes: row.scopes,
+            created: row.created,
+            expires: row.expires,
+            revoked: row.revoked,
+        }
+    }
+}
+
+/// A key as its holder has it. It is not for logs.
+pub struct Token(String);
+
+impl Token {
+    /// Its text, for the one who gets it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+impl Engine {
+    /// Who has this key.
+    ///
+    /// # Errors
+    /// [`EngineError::Unauthenticated`], or the store cannot be read.
+    pub fn authenticate(&self, token: &str) -> Result<Caller, EngineError> {
+        let hash: [u8; 32] = Sha256::digest(token).into();
+        let found = self.store().read(|read| read.key_by_hash(&hash))?;
+        let row = found.ok_or(EngineError::Unauthenticated("not known"))?;
+        if row.revoked.is_some() {
+            return Err(EngineError::Unauthenticated("revoked"));
+        }
+        if row.expires.is_some_and(|expires| expires <= now()) {
+            return Err(EngineError::Unauthenticated("expired"));
+        }
+        Ok(Caller {
+            principal: Principal {
+                tenant: row.tenant,
+                project: row.project,
+                subject: row.id.to_string(),
+                labels: Vec::new(),
+            },
+            scopes: row.scopes,
+        })
+    }
+
+    /// The first key of an engine that has none: it may do everything. None if there is a key already.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub async fn first_key(&self, tenant: &str) -> Result<Option<Token>, EngineError> {
+        if self.store().read(|read| read.has_keys())? {
+            return Ok(None);
+        }
+        let key = NewKey {
+            name: "first".to_owned(),
+            project: "default".to_owned(),
+            scopes: Scope::ALL.to_vec(),
+            expires: None,
+        };
+        let (_, token) = self.add_key(tenant, key).await?;
+        Ok(Some(token))
+    }
+
+    /// Makes a key of the caller's tenant. Nobody gives more than they have.
+    ///
+    /// # Errors
+    /// The caller may not, or the store cannot be written.
+    pub async fn create_key(
+        &self,
+        caller: &Caller,
+        key: NewKey,
+    ) -> Result<(KeyAnswer, Token), EngineError> {
+        caller.may(Scope::Keys)?;
+        key.scopes.iter().try_for_each(|scope| caller.may(*scope))?;
+        self.add_key(caller.tenant(), key).await
+    }
+
+    /// The keys of the caller's tenant.
+    ///
+    /// # Errors
+    /// The caller may not, or the store cannot be read.
+    pub fn keys(&self, caller: &Caller) -> Result<Vec<KeyAnswer>, EngineError> {
+        caller.may(Scope::Keys)?;
+        let rows = self.store().read(|read| read.keys(caller.tenant()))?;
+        Ok(rows.into_iter().map(KeyAnswer::from).collect())
+    }
+
+    /// Ends a key.
+    ///
+    /// # Errors
+    /// There is none that has not ended, the caller may not, or the store cannot be written.
+    pub async fn revoke_key(&self, caller: &Caller, id: KeyId) -> Result<(), EngineError> {
+        caller.may(Scope::Keys)?;
+        let tenant = caller.tenant().to_owned();
+        let revoked = self
+            .store()
+            .write(move |write| write.revoke_key(&tenant, id, now()))
+            .await?;
+        match revoked {
+            true => Ok(()),
+            false => Err(EngineError::NotFound {
+                what: "key",
+                which: id.to_string(),
+            }),
+        }
+    }
+
+    /// Makes a tenant, with its first key. An operator does.
+    ///
+    /// # Errors
+    /// The name cannot be one or is taken, the caller may not, or the store cannot be written.
+    pub async fn create_tenant(
+        &self,
+        caller: &Caller,
+        name: &str,
+        key: NewKey,
+    ) -> Result<(KeyAnswer, Token), EngineError> {
+        caller.may(Scope::Operator)?;
+        check_name("tenant", name)?;
+        let known = self.store().read(|read| read.tenants())?;
+        if known.iter().any(|tenant| tenant == name) {
+            let words = format!("there is a tenant '{name}': choose another name");
+            return Err(EngineError::Conflict(words));
+        }
+        self.add_key(name, key).await
+    }
+
+    async fn add_key(&self, tenant: &str, key: NewKey) -> Result<(KeyAnswer, Token), EngineError> {
+        let failed = |error: anyhow::Error| EngineError::failed(&error);
+        let halves = [identity::machine_id(), identity::machine_id()];
+        let mut token = KEY_PREFIX.to_owned();
+        for half in halves {
+            token.push_str(&half.map_err(failed)?.to_string());
+        }
+        let row = KeyRow {
+            id: KeyId::from_bytes(*identity::machine_id().map_err(failed)?.as_bytes()),
+            tenant: tenant.to_owned(),
+            project: key.project,
+            name: key.name,
+            hash: Sha256::digest(&token).into(),
+            scopes: key
+                .scopes
+                .iter()
+                .map(|scope| scope.as_str().to_owned())
+                .collect(),
+            created: now(),
+            expires: key.expires,
+            revoked: None,
+        };
+        let answer = KeyAnswer::from(row.clone());
+        self.store()
+            .write(move |write| {
+                write.put_tenant(&row.tenant, row.created)?;
+                write.add_key(&row)
+            })
+            .await?;
+        Ok((answer, Token(token)))
+    }
+}

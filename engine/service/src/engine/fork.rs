@@ -1,0 +1,438 @@
+//! A fork, from the request to its answer.
+//!
+//! Invariant: nothing is forked that is not decided and written down, and nobody is handed out who is not. Where the rows
+//! of daughters cannot be kept, the daughters are ended.
+
+use std::time::Instant as Stopwatch;
+
+use brood_hooks::admission::Facts;
+use brood_hooks::{Id128, Now, Resources};
+use brood_store::{
+    Born, MachineKind, MachineRow, MachineState, ShapeRow, StoreError, TemplateRow, Write,
+};
+use brood_units::{IntentId, MachineId};
+use tokio::sync::oneshot;
+
+use super::guest::{Brood, Brought, Guest};
+use super::intent::{Begun, Intention, close, hold_rows, record};
+use super::life::Living;
+use super::owner::After;
+use super::{
+    Caller, DaughterAnswer, Engine, EngineError, ForkAnswer, Idempotency, MachineAnswer, Scope,
+    now, report,
+};
+use crate::ask::{ForkSpec, Mother, MotherKind};
+use crate::fork::wall_clock_ns;
+use crate::path::{Asked, Stamps, Stopped};
+use crate::{identity, node};
+
+/// What becomes of the others where a daughter is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    /// They live, and the answer says who is missing.
+    Keep,
+    /// All are ended, and the request has failed.
+    EndAll,
+}
+
+/// A fork to be.
+#[derive(Clone, Debug)]
+pub struct ForkMachine {
+    /// How many, and what they get.
+    pub spec: ForkSpec,
+    /// What becomes of the others where one is missing.
+    pub on_error: OnError,
+    /// A name, for one that is alone.
+    pub name: Option<String>,
+}
+
+/// What daughters are made of.
+#[derive(Clone)]
+enum Source {
+    Machine(Box<MachineRow>),
+    Template(Box<TemplateRow>),
+}
+
+/// All that the work of a fork carries along.
+struct Job {
+    engine: Engine,
+    caller: Caller,
+    source: Source,
+    intent: IntentId,
+    fork: ForkMachine,
+    decided_us: f64,
+    begun: Stopwatch,
+}
+
+impl Engine {
+    /// Forks a machine, which runs on, or a checkpoint.
+    ///
+    /// # Errors
+    /// There is none, it has ended, the request means nothing, a policy says no, or the fork fails.
+    pub async fn fork(
+        &self,
+        caller: &Caller,
+        id: MachineId,
+        fork: ForkMachine,
+        idempotency: Option<Idempotency>,
+    ) -> Result<ForkAnswer, EngineError> {
+        caller.may(Scope::Write)?;
+        // A repeated request is answered though its mother may have ended meanwhile.
+        if let Some(answer) = self.replay(caller, idempotency.as_ref())? {
+            return Ok(answer);
+        }
+        let row = self.living(caller, id)?;
+        self.fork_from(caller, Source::Machine(Box::new(row)), fork, idempotency)
+            .await
+    }
+
+    /// Makes machines of a template, by id or name; each begins a lineage.
+    ///
+    /// # Errors
+    /// As [`Engine::fork`].
+    pub async fn fork_template(
+        &self,
+        caller: &Caller,
+        which: &str,
+        fork: ForkMachine,
+        idempotency: Option<Idempotency>,
+    ) -> Result<ForkAnswer, EngineError> {
+        caller.may(Scope::Write)?;
+        if let Some(answer) = self.replay(caller, idempotency.as_ref())? {
+            return Ok(answer);
+        }
+        let row = self.template(caller, which)?;
+        self.fork_from(caller, Source::Template(Box::new(row)), fork, idempotency)
+            .await
+    }
+
+    async fn fork_from(
+        &self,
+        caller: &Caller,
+        source: Source,
+        fork: ForkMachine,
+        idempotency: Option<Idempotency>,
+    ) -> Result<ForkAnswer, EngineError> {
+        let (engine, caller) = (self.clone(), caller.clone());
+        Self::see_through(async move {
+            engine
+                .decide_and_fork(caller, source, fork, idempotency)
+                .await
+        })
+        .await
+    }
+
+    async fn decide_and_fork(
+        self,
+        caller: Caller,
+        source: Source,
+        fork: ForkMachine,
+        idempotency: Option<Idempotency>,
+    ) -> Result<ForkAnswer, EngineError> {
+        let begun = Stopwatch::now();
+        let stamps = match self.decide(&caller, &source, &fork.spec).await? {
+            Ok(stamps) => stamps,
+            Err(mut stopped) => {
+                self.give_back(stopped.held.take());
+                let decisions = std::mem::take(&mut stopped.decisions);
+                self.keep_decisions(&caller, decisions).await?;
+                return Err(stopped.into());
+            }
+        };
+        let decided_us = micros(begun);
+        let (holds, units) = match stamps.held() {
+            Some(held) => (hold_rows(self.holds().units_of(held)), held.daughters()),
+            None => (Vec::new(), 0),
+        };
+        let intention = Intention {
+            operation: "fork",
+            subject: source.id(),
+            body: serde_json::json!({ "count": fork.spec.count, "units": units }),
+            holds,
+            units,
+        };
+        let intent = match self.begin(&caller, intention, idempotency).await {
+            Ok(Begun::New(intent)) => intent,
+            other => {
+                self.give_back(stamps.give_up());
+                return match other? {
+                    Begun::Replayed(answer) => Ok(answer),
+                    Begun::New(_) => Err(EngineError::Failed("an intent was lost".to_owned())),
+                };
+            }
+        };
+        let job = Job {
+            engine: self.clone(),
+            caller,
+            source,
+            intent,
+            fork,
+            decided_us,
+            begun: Stopwatch::now(),
+        };
+        match job.start(stamps).await {
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                self.give_up(intent, error.to_string()).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Asks every hook.
+    async fn decide(
+        &self,
+        caller: &Caller,
+        source: &Source,
+        spec: &ForkSpec,
+    ) -> Result<Result<Stamps, Box<Stopped>>, EngineError> {
+        let failed = |error: anyhow::Error| EngineError::failed(&error);
+        let id = Id128::from(identity::machine_id().map_err(failed)?);
+        let first_id = identity::machine_id().map_err(failed)?;
+        let mother = source.mother();
+        let request = spec.request(id, caller.principal.clone(), &mother)?;
+        let (live, memory_mib) = self.store().read(|read| read.living(caller.tenant()))?;
+        let facts = Facts {
+            live,
+            in_use: Resources {
+                memory_mib: u32::try_from(memory_mib).unwrap_or(u32::MAX),
+                ..Resources::default()
+            },
+            ..Facts::default()
+        };
+        let place = node::here(self.inner.host.directory(), mother.shape.memory_mib, live)
+            .map_err(failed)?;
+        let asked = Asked::new(Now::from_unix_nanos(wall_clock_ns()), request, spec);
+        let panels = &self.inner.panels;
+        let reviewed = match asked.review(panels, facts).await {
+            Ok(reviewed) => reviewed,
+            Err(stopped) => return Ok(Err(stopped)),
+        };
+        let admitted = reviewed.commit(&mut self.holds());
+        let placed = match admitted {
+            Ok(admitted) => admitted.place(panels, vec![place]).await,
+            Err(stopped) => return Ok(Err(stopped)),
+        };
+        Ok(match placed {
+            Ok(placed) => placed.plan(panels, first_id).await,
+            Err(stopped) => Err(stopped),
+        })
+    }
+}
+
+impl Source {
+    fn id(&self) -> MachineId {
+        match self {
+            Self::Machine(row) => row.born.id,
+            Self::Template(row) => row.id,
+        }
+    }
+
+    fn mother(&self) -> Mother {
+        match self {
+            Self::Machine(row) => {
+                let born = &row.born;
+                Mother {
+                    kind: match born.kind {
+                        MachineKind::Machine => MotherKind::Running,
+                        MachineKind::Checkpoint => MotherKind::Checkpoint,
+                    },
+                    id: born.id,
+                    template: born.template,
+                    generation: born.generation,
+                    shape: resources(born.shape),
+                    // Not measured on the way of a fork: all of it is the most that it can be.
+                    private_mib: born.shape.memory_mib,
+                    labels: born.labels.clone().into_iter().collect(),
+                }
+            }
+            Self::Template(row) => Mother {
+                kind: MotherKind::Template,
+                id: row.id,
+                template: row.id,
+                generation: 0,
+                shape: Resources {
+                    vcpu_milli: row.vcpus.saturating_mul(1000),
+                    memory_mib: row.memory_mib,
+                    ..Resources::default()
+                },
+                private_mib: 0,
+                labels: Vec::new(),
+            },
+        }
+    }
+}
+
+fn resources(shape: ShapeRow) -> Resources {
+    Resources {
+        vcpu_milli: shape.vcpu_milli,
+        memory_mib: shape.memory_mib,
+        disk_mib: shape.disk_mib,
+        more: Vec::new(),
+    }
+}
+
+impl Job {
+    /// Has the owner of the mother, or the template, do it, and waits for the answer.
+    async fn start(self, stamps: Stamps) -> Result<ForkAnswer, EngineError> {
+        let (answer, answered) = oneshot::channel();
+        let engine = self.engine.clone();
+        match self.source.clone() {
+            Source::Machine(row) => {
+                let (lineage, id) = (row.born.lineage, row.born.id);
+                let work = Box::new(move |mother: Option<Guest>| {
+                    let Some(mut mother) = mother else {
+                        self.engine.give_back(stamps.give_up());
+                        drop(answer.send(Err(EngineError::no_machine(id))));
+                        return After::gone();
+                    };
+                    let forked = mother.fork(stamps);
+                    let (told, born) = self.finish(forked);
+                    drop(answer.send(told));
+                    let born = born.into_iter().map(|(living, guest)| (living.id, guest));
+                    After {
+                        guest: Some(mother),
+                        born: born.collect(),
+                    }
+                });
+                engine.inner.owners.work(lineage, id, work);
+            }
+            Source::Template(row) => {
+                tokio::task::spawn_blocking(move || {
+                    let inner = &engine.inner;
+                    let forked = inner.templates.claim(&inner.host, &row, stamps);
+                    let (told, born) = self.finish(forked);
+                    for (living, guest) in born {
+                        engine.inner.owners.seat(living.lineage, living.id, guest);
+                    }
+                    drop(answer.send(told));
+                    inner.templates.refill(&inner.host, row.id);
+                });
+            }
+        }
+        answered
+            .await
+            .unwrap_or_else(|_| Err(EngineError::Failed("the fork broke off".to_owned())))
+    }
+
+    /// Writes down who was born, and gives out who is to be seated.
+    fn finish(
+        self,
+        forked: Result<Brood, Box<Stopped>>,
+    ) -> (Result<ForkAnswer, EngineError>, Vec<(Living, Guest)>) {
+        let mut brood = match forked {
+            Ok(brood) => brood,
+            Err(mut stopped) => {
+                self.engine.give_back(stopped.held.take());
+                return (Err(stopped.into()), Vec::new());
+            }
+        };
+        let (lived, missing): (Vec<_>, Vec<_>) = brood.daughters.drain(..).partition(Result::is_ok);
+        let lived: Vec<Brought> = lived.into_iter().flatten().collect();
+        let missing: Vec<String> = missing.into_iter().filter_map(Result::err).collect();
+        let fails = lived.is_empty() || self.fork.on_error == OnError::EndAll;
+        if fails && !missing.is_empty() {
+            self.engine.give_back(brood.held.take());
+            return (Err(EngineError::Failed(missing.join("; "))), Vec::new());
+        }
+        let (mut guests, mut daughters, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+        for one in lived {
+            let row = self.row(&one);
+            daughters.push(DaughterAnswer {
+                machine: MachineAnswer::from(row.clone()),
+                hostname: one.stamp.identity.hostname,
+                first_instruction_us: one.first_instruction_us,
+                confirmed_us: one.confirmed_us,
+            });
+            guests.push(one.guest);
+            rows.push(row);
+        }
+        let answer = ForkAnswer {
+            intent: self.intent,
+            daughters,
+            missing,
+            warnings: brood.warnings,
+            mother_pause_us: brood.mother_pause_us,
+            decided_us: self.decided_us,
+            forked_us: micros(self.begun),
+        };
+        let living: Vec<Living> = rows.iter().map(Living::of).collect();
+        let (intent, tenant, kept) = (self.intent, self.caller.tenant().to_owned(), answer.clone());
+        let decisions = brood.decisions;
+        let write = move |write: &mut Write<'_>| {
+            for row in &rows {
+                write.add_machine(row)?;
+                let data = serde_json::json!({ "mother": row.mother, "intent": intent });
+                report(write, &tenant, "machine.born", row.id, &data)?;
+            }
+            record(write, &tenant, intent, &decisions)?;
+            close(write, intent, &kept)
+        };
+        // This thread may stand still, and whom it holds is handed out only after the commit.
+        if let Err(error) = self.engine.store().write(write).wait() {
+            self.engine.give_back(brood.held.take());
+            return (Err(self.named(error)), Vec::new());
+        }
+        if let Some(held) = brood.held {
+            let alive = living.iter().map(|one| one.id);
+            self.engine.holds().settle(held, alive);
+        }
+        for (one, guest) in living.iter().zip(&guests) {
+            self.engine.look_after(one.clone(), guest);
+        }
+        (Ok(answer), living.into_iter().zip(guests).collect())
+    }
+
+    fn row(&self, one: &Brought) -> Born {
+        let stamp = &one.stamp;
+        let created = now();
+        let (mother, lineage, template, generation) = match &self.source {
+            Source::Machine(row) => {
+                let born = &row.born;
+                (
+                    Some(born.id),
+                    born.lineage,
+                    born.template,
+                    born.generation + 1,
+                )
+            }
+            Source::Template(row) => (None, stamp.id, row.id, 0),
+        };
+        Born {
+            id: stamp.id,
+            tenant: self.caller.tenant().to_owned(),
+            project: self.caller.principal.project.clone(),
+            name: self.fork.name.clone(),
+            kind: MachineKind::Machine,
+            mother,
+            lineage,
+            template,
+            generation,
+            state: MachineState::Running,
+            shape: ShapeRow {
+                vcpu_milli: stamp.shape.vcpu_milli,
+                memory_mib: stamp.shape.memory_mib,
+                disk_mib: stamp.shape.disk_mib,
+            },
+            labels: stamp.labels.clone(),
+            intent: self.intent,
+            created,
+            expires: stamp.ttl_ms.map(|ttl| created.after(ttl)),
+        }
+    }
+
+    fn named(&self, error: EngineError) -> EngineError {
+        match (error, &self.fork.name) {
+            (EngineError::Store(StoreError::Exists(_)), Some(name)) => {
+                EngineError::Conflict(format!(
+                    "a machine lives under the name '{name}': choose another, or ask for reuse"
+                ))
+            }
+            (error, _) => error,
+        }
+    }
+}
+
+fn micros(since: Stopwatch) -> f64 {
+    since.elapsed().as_secs_f64() * 1e6
+}

@@ -1,0 +1,399 @@
+//! The life of a machine after its birth: pause, resume, checkpoints, and every way that it ends.
+//!
+//! Invariant: a machine that has ended, by whatever cause, is written down as ended with the cause, once, and its units
+//! are given back.
+
+use std::time::Duration;
+
+use brood_store::{Born, Life, MachineKind, MachineRow, MachineState, Write};
+use brood_units::{MachineId, Timestamp};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+
+use super::guest::Guest;
+use super::intent::{Begun, Intention, close};
+use super::owner::After;
+use super::{
+    Caller, CheckpointAnswer, Engine, EngineError, Idempotency, MachineAnswer, Scope, now, report,
+};
+use crate::identity;
+
+/// What is needed to look after a machine.
+#[derive(Clone, Debug)]
+pub(super) struct Living {
+    pub(super) id: MachineId,
+    pub(super) lineage: MachineId,
+    tenant: String,
+    kind: MachineKind,
+    expires: Option<Timestamp>,
+}
+
+impl Living {
+    pub(super) fn of(born: &Born) -> Self {
+        Self {
+            id: born.id,
+            lineage: born.lineage,
+            tenant: born.tenant.clone(),
+            kind: born.kind,
+            expires: born.expires,
+        }
+    }
+}
+
+/// What a machine is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Stand still.
+    Pause,
+    /// Run on.
+    Resume,
+}
+
+impl Engine {
+    /// Pauses or resumes a machine. One that does so already stays as it is.
+    ///
+    /// # Errors
+    /// There is none, it has ended, it is a checkpoint, or its cell refuses.
+    pub async fn change(
+        &self,
+        caller: &Caller,
+        id: MachineId,
+        change: Change,
+    ) -> Result<MachineAnswer, EngineError> {
+        caller.may(Scope::Write)?;
+        let row = self.living(caller, id)?;
+        if row.born.kind == MachineKind::Checkpoint {
+            let words = format!("{id} is a checkpoint, which never runs: fork it");
+            return Err(EngineError::Conflict(words));
+        }
+        let (state, kind) = match change {
+            Change::Pause => (MachineState::Paused, "machine.paused"),
+            Change::Resume => (MachineState::Running, "machine.resumed"),
+        };
+        let (engine, living) = (self.clone(), Living::of(&row.born));
+        self.work_with(living.clone(), move |mut guest| {
+            let done = match change {
+                Change::Pause => guest.pause(),
+                Change::Resume => guest.resume(),
+            };
+            let told = match done {
+                Ok(()) => engine.write_state(&living, state, kind),
+                Err(error) => Err(EngineError::Failed(error.to_string())),
+            };
+            (told, After::back(guest))
+        })
+        .await?;
+        self.machine(caller, id)
+    }
+
+    /// Keeps a frozen point of a machine, which runs on.
+    ///
+    /// # Errors
+    /// There is none, it has ended, or the point cannot be taken.
+    pub async fn checkpoint(
+        &self,
+        caller: &Caller,
+        id: MachineId,
+        idempotency: Option<Idempotency>,
+    ) -> Result<CheckpointAnswer, EngineError> {
+        caller.may(Scope::Write)?;
+        if let Some(answer) = self.replay(caller, idempotency.as_ref())? {
+            return Ok(answer);
+        }
+        let row = self.living(caller, id)?;
+        if row.born.kind == MachineKind::Checkpoint {
+            let words = format!("{id} is a checkpoint, a frozen point already: fork it");
+            return Err(EngineError::Conflict(words));
+        }
+        let (engine, caller) = (self.clone(), caller.clone());
+        Self::see_through(async move { engine.keep_point(caller, row, idempotency).await }).await
+    }
+
+    async fn keep_point(
+        self,
+        caller: Caller,
+        row: MachineRow,
+        idempotency: Option<Idempotency>,
+    ) -> Result<CheckpointAnswer, EngineError> {
+        let intention = Intention {
+            operation: "checkpoint",
+            subject: row.born.id,
+            body: serde_json::json!({}),
+            holds: Vec::new(),
+            units: 0,
+        };
+        let intent = match self.begin(&caller, intention, idempotency).await? {
+            Begun::Replayed(answer) => return Ok(answer),
+            Begun::New(intent) => intent,
+        };
+        let point = Born {
+            id: identity::machine_id().map_err(|error| EngineError::failed(&error))?,
+            name: None,
+            kind: MachineKind::Checkpoint,
+            mother: Some(row.born.id),
+            state: MachineState::Frozen,
+            intent,
+            created: now(),
+            expires: None,
+            ..row.born.clone()
+        };
+        let (engine, living) = (self.clone(), Living::of(&row.born));
+        let kept = self
+            .work_with(living, move |mut mother| match mother.checkpoint() {
+                Ok(guest) => {
+                    let (told, born) = engine.write_point(point, guest);
+                    let guest = Some(mother);
+                    (told, After { guest, born })
+                }
+                Err(error) => (Err(EngineError::failed(&error)), After::back(mother)),
+            })
+            .await;
+        if let Err(error) = &kept {
+            self.give_up(intent, error.to_string()).await?;
+        }
+        kept
+    }
+
+    fn write_point(
+        &self,
+        point: Born,
+        guest: Guest,
+    ) -> (
+        Result<CheckpointAnswer, EngineError>,
+        Vec<(MachineId, Guest)>,
+    ) {
+        let living = Living::of(&point);
+        let answer = CheckpointAnswer {
+            checkpoint: MachineAnswer::from(point.clone()),
+        };
+        let kept = answer.clone();
+        let write = move |write: &mut Write<'_>| {
+            write.add_machine(&point)?;
+            let data = serde_json::json!({ "mother": point.mother });
+            report(write, &point.tenant, "checkpoint.kept", point.id, &data)?;
+            close(write, point.intent, &kept)
+        };
+        match self.store().write(write).wait() {
+            Ok(()) => {
+                let id = living.id;
+                self.look_after(living, &guest);
+                (Ok(answer), vec![(id, guest)])
+            }
+            Err(error) => (Err(error), Vec::new()),
+        }
+    }
+
+    /// Ends a machine or checkpoint; its daughters live on, unless the whole subtree goes. Who has ended with it.
+    ///
+    /// # Errors
+    /// There is none, it has ended, or a cell cannot be reaped.
+    pub async fn end(
+        &self,
+        caller: &Caller,
+        id: MachineId,
+        subtree: bool,
+    ) -> Result<Vec<MachineId>, EngineError> {
+        caller.may(Scope::Write)?;
+        let row = self.living(caller, id)?;
+        let mut going = vec![Living::of(&row.born)];
+        if subtree {
+            let (tenant, lineage) = (caller.tenant(), row.born.lineage);
+            let family = self.store().read(|read| read.lineage(tenant, lineage))?;
+            going.extend(descendants(id, &family));
+        }
+        let engine = self.clone();
+        Self::see_through(async move {
+            let mut ended = Vec::new();
+            for living in going {
+                let id = living.id;
+                match engine.end_one(living, "deleted").await {
+                    Ok(()) => ended.push(id),
+                    // It ended by itself meanwhile.
+                    Err(EngineError::NotFound { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(ended)
+        })
+        .await
+    }
+
+    async fn end_one(&self, living: Living, how: &'static str) -> Result<(), EngineError> {
+        let engine = self.clone();
+        self.work_with(living.clone(), move |guest| {
+            let reaped = guest.end();
+            let written = engine.write_end(&living, how.to_owned());
+            let told = reaped
+                .map_err(|error| EngineError::Failed(error.to_string()))
+                .and(written);
+            (told, After::gone())
+        })
+        .await
+    }
+
+    /// Ends all machines, for the engine's own end.
+    ///
+    /// # Errors
+    /// The store cannot be read, or a cell cannot be reaped; the others are.
+    pub async fn close(&self) -> Result<(), EngineError> {
+        let mut first = Ok(());
+        for row in self.store().read(|read| read.alive())? {
+            match self
+                .end_one(Living::of(&row.born), "the engine was stopped")
+                .await
+            {
+                Err(EngineError::NotFound { .. }) | Ok(()) => {}
+                Err(error) => first = first.and(Err(error)),
+            }
+        }
+        self.inner.templates.forget_all();
+        first
+    }
+
+    /// Has something done with a machine that is in her seat, or gets there.
+    pub(super) async fn work_with<T: Send + 'static>(
+        &self,
+        living: Living,
+        work: impl FnOnce(Guest) -> (Result<T, EngineError>, After) + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let (answer, answered) = oneshot::channel();
+        let id = living.id;
+        let work = Box::new(move |guest: Option<Guest>| {
+            let (told, after) = match guest {
+                Some(guest) => work(guest),
+                None => (Err(EngineError::no_machine(id)), After::gone()),
+            };
+            // Who no longer waits does not want to know.
+            drop(answer.send(told));
+            after
+        });
+        self.inner.owners.work(living.lineage, id, work);
+        answered
+            .await
+            .unwrap_or_else(|_| Err(EngineError::Failed("the work broke off".to_owned())))
+    }
+
+    /// Sees to it that somebody notices when the machine ends by itself, and that it ends when its time is over.
+    pub(super) fn look_after(&self, living: Living, guest: &Guest) {
+        if let Some(process) = guest.process() {
+            let (engine, living) = (self.clone(), living.clone());
+            tokio::spawn(async move {
+                // SAFETY: the descriptor is owned by what registers it, and closed by nobody else.
+                let registered = unsafe { AsyncFd::register(process) };
+                let ended = match registered {
+                    Ok(process) => process.readable().await.map(|_| ()).is_ok(),
+                    Err(_) => false,
+                };
+                if ended {
+                    engine.bury(living).await;
+                }
+            });
+        }
+        if living.expires.is_some() {
+            let engine = self.clone();
+            tokio::spawn(async move { engine.expire(living).await });
+        }
+    }
+
+    /// Of one whose process has ended. Where somebody else ended it, it has no seat any more.
+    async fn bury(&self, living: Living) {
+        let engine = self.clone();
+        let gone = self.work_with(living.clone(), move |guest| {
+            let how = match guest.wait() {
+                Ok(cause) => cause.to_string(),
+                Err(error) => error.to_string(),
+            };
+            (engine.write_end(&living, how), After::gone())
+        });
+        // If it cannot be written down, the next start finds it.
+        gone.await.ok();
+    }
+
+    async fn expire(&self, living: Living) {
+        let Some(expires) = living.expires else {
+            return;
+        };
+        // The clock may jump: what counts is what it says when the wait is over.
+        loop {
+            let left = now().millis_until(expires);
+            if left == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(left.min(60_000))).await;
+        }
+        // It may be gone already.
+        self.end_one(living, "its time to live was over").await.ok();
+    }
+
+    fn write_state(
+        &self,
+        living: &Living,
+        state: MachineState,
+        kind: &'static str,
+    ) -> Result<(), EngineError> {
+        let (id, tenant) = (living.id, living.tenant.clone());
+        let write = move |write: &mut Write<'_>| {
+            write.change_state(id, state)?;
+            report(write, &tenant, kind, id, &serde_json::json!({}))
+        };
+        self.store().write(write).wait()
+    }
+
+    fn write_end(&self, living: &Living, how: String) -> Result<(), EngineError> {
+        let (id, tenant) = (living.id, living.tenant.clone());
+        let kind = match living.kind {
+            MachineKind::Machine => "machine.ended",
+            MachineKind::Checkpoint => "checkpoint.ended",
+        };
+        let write = move |write: &mut Write<'_>| -> Result<bool, EngineError> {
+            let was_alive = write.end_machine(id, &how, now())?;
+            if was_alive {
+                report(write, &tenant, kind, id, &serde_json::json!({ "how": how }))?;
+            }
+            Ok(was_alive)
+        };
+        let was_alive = self.store().write(write).wait()?;
+        if was_alive {
+            // Checkpoints hold nothing, and are not known there.
+            self.holds().machine_ended(id);
+        }
+        Ok(())
+    }
+
+    /// Machines of an engine that was killed ended with it, and what it had set out to do came to nothing.
+    pub(super) async fn bury_the_lost(&self) -> Result<(), EngineError> {
+        let bury = |write: &mut Write<'_>| -> Result<(), EngineError> {
+            for row in write.alive()? {
+                let how = "the engine was killed, and the machine with it";
+                write.end_machine(row.born.id, how, now())?;
+                let data = serde_json::json!({ "how": how });
+                report(write, &row.born.tenant, "machine.ended", row.born.id, &data)?;
+            }
+            for intent in write.open_intents()? {
+                write.forget_claim(intent.id)?;
+                write.close_intent(intent.id, "the engine was killed", now())?;
+            }
+            Ok(())
+        };
+        self.store().write(bury).await
+    }
+}
+
+/// Everybody alive below `id`, mothers before daughters.
+fn descendants(id: MachineId, family: &[MachineRow]) -> Vec<Living> {
+    let mut below = vec![id];
+    let mut found = Vec::new();
+    for row in family {
+        if row
+            .born
+            .mother
+            .is_some_and(|mother| below.contains(&mother))
+        {
+            below.push(row.born.id);
+            if row.life == Life::Alive {
+                found.push(Living::of(&row.born));
+            }
+        }
+    }
+    found
+}

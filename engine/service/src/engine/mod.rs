@@ -1,0 +1,144 @@
+//! The engine as fronts see it: everything that can be asked, each in one call.
+//!
+//! ```text
+//!  call ─► look (store) ─► decide (hooks, holds) ─► intent (commit) ─► owner: work ─► rows, events, answer (commit) ─► answer
+//! ```
+//!
+//! Invariant: what is asked is written down before it is done and answered after what came of it is committed. A caller
+//! who goes away changes nothing: from the decision on, a request is a task of its own. Objects of another tenant are not
+//! there.
+
+mod answer;
+mod caller;
+mod create;
+mod error;
+mod fork;
+mod guest;
+mod intent;
+mod life;
+mod look;
+mod owner;
+mod run;
+mod stats;
+mod template;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use brood_store::{NewEvent, Store, Write};
+use brood_units::{MachineId, Timestamp};
+
+use crate::fork::wall_clock_ns;
+use crate::hold::{Held, Holds};
+use crate::host::Host;
+use crate::path::Panels;
+
+pub use brood_store::{
+    EventRow, MachineKind, MachineQuery, Page, StoreError, TemplateRow, Visibility,
+};
+
+pub use answer::{
+    CheckpointAnswer, DaughterAnswer, EventsAnswer, ForkAnswer, MachineAnswer, PageAnswer,
+};
+pub use caller::{Caller, KEY_PREFIX, KeyAnswer, NewKey, Scope, Token};
+pub use create::{CreateMachine, CreateTemplate};
+pub use error::EngineError;
+pub use fork::{ForkMachine, OnError};
+pub use guest::GuestKind;
+pub use intent::Idempotency;
+pub use life::Change;
+pub use run::{RunAnswer, RunProgram};
+pub use stats::StatsAnswer;
+
+use owner::Owners;
+use template::Templates;
+
+/// The engine. Clones are the same one.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    host: Host,
+    panels: Panels,
+    owners: Owners,
+    templates: Templates,
+    holds: Mutex<Holds>,
+}
+
+impl Engine {
+    /// Over a store and a host, with whoever is bound to the hooks. Machines that an engine before this one left behind
+    /// are gone with it, and are written down as ended.
+    ///
+    /// # Errors
+    /// The store cannot be read or written.
+    pub async fn open(store: Store, host: Host, panels: Panels) -> Result<Self, EngineError> {
+        let engine = Self {
+            inner: Arc::new(Inner {
+                store,
+                host,
+                panels,
+                owners: Owners::default(),
+                templates: Templates::default(),
+                holds: Mutex::default(),
+            }),
+        };
+        engine.bury_the_lost().await?;
+        Ok(engine)
+    }
+
+    fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    fn holds(&self) -> MutexGuard<'_, Holds> {
+        self.inner
+            .holds
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives back what a request that went no further holds.
+    fn give_back(&self, held: Option<Held>) {
+        if let Some(held) = held {
+            let all = held.daughters();
+            // Nothing is left of a claim that ends whole.
+            drop(self.holds().end(held, all));
+        }
+    }
+
+    /// Runs to its end though nobody may wait for it any more.
+    async fn see_through<T: Send + 'static>(
+        work: impl Future<Output = Result<T, EngineError>> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let done = tokio::spawn(work).await;
+        done.unwrap_or_else(|error| {
+            Err(EngineError::Failed(format!(
+                "the request broke off: {error}"
+            )))
+        })
+    }
+}
+
+/// The wall clock, for rows.
+pub fn now() -> Timestamp {
+    Timestamp::from_millis(i64::try_from(wall_clock_ns() / 1_000_000).unwrap_or(i64::MAX))
+}
+
+fn report(
+    write: &mut Write<'_>,
+    tenant: &str,
+    kind: &str,
+    subject: MachineId,
+    data: &serde_json::Value,
+) -> Result<(), EngineError> {
+    write.report(&NewEvent {
+        tenant: tenant.to_owned(),
+        kind: kind.to_owned(),
+        subject,
+        at: now(),
+        data: data.to_string(),
+    })?;
+    Ok(())
+}

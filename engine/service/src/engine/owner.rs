@@ -1,0 +1,188 @@
+//! The owner of a lineage: the one task that knows where its machines are.
+//!
+//! ```text
+//!  work for A ─► owner ─ A is in her seat ─► a blocking thread has A, and does it ─► back in her seat, with her daughters
+//!                   └─── A is away ────────► waits in A's line;  work for B goes on beside it
+//! ```
+//!
+//! Invariant: a machine is in her seat or in the hands of exactly one piece of work, so that nobody needs a lock for her,
+//! and the owner itself never waits for any of them. Work for a machine that is gone is told so.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use brood_units::MachineId;
+use tokio::sync::mpsc;
+
+use super::guest::Guest;
+
+/// What is left of a machine after a piece of work.
+pub(super) struct After {
+    /// She herself, if she is still there.
+    pub(super) guest: Option<Guest>,
+    /// Who was born of her.
+    pub(super) born: Vec<(MachineId, Guest)>,
+}
+
+impl After {
+    /// She goes back to her seat, alone.
+    pub(super) fn back(guest: Guest) -> Self {
+        Self {
+            guest: Some(guest),
+            born: Vec::new(),
+        }
+    }
+
+    /// She is gone.
+    pub(super) fn gone() -> Self {
+        Self {
+            guest: None,
+            born: Vec::new(),
+        }
+    }
+}
+
+/// What is done with a machine, on a thread that may stand still; nothing is given to it where she is gone.
+pub(super) type Work = Box<dyn FnOnce(Option<Guest>) -> After + Send>;
+
+enum Message {
+    Seat(MachineId, Guest),
+    Work(MachineId, Work),
+    Done(MachineId, After),
+}
+
+/// All owners.
+#[derive(Clone, Default)]
+pub(super) struct Owners {
+    lineages: Arc<Mutex<HashMap<MachineId, mpsc::UnboundedSender<Message>>>>,
+}
+
+impl Owners {
+    /// Gives a machine a seat; the first one of a lineage brings its owner to life.
+    pub(super) fn seat(&self, lineage: MachineId, id: MachineId, guest: Guest) {
+        let mut lineages = self.lineages.lock().unwrap_or_else(PoisonError::into_inner);
+        let owner = lineages.entry(lineage).or_insert_with(|| {
+            let (sender, messages) = mpsc::unbounded_channel();
+            let owner = Owner {
+                owners: self.clone(),
+                lineage,
+                itself: sender.downgrade(),
+                seats: HashMap::new(),
+            };
+            tokio::spawn(owner.run(messages));
+            sender
+        });
+        // An owner ends under this lock, so it is there.
+        drop(owner.send(Message::Seat(id, guest)));
+    }
+
+    /// Has something done with a machine of a lineage.
+    pub(super) fn work(&self, lineage: MachineId, id: MachineId, work: Work) {
+        let lineages = self.lineages.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(owner) = lineages.get(&lineage) else {
+            drop(lineages);
+            work(None);
+            return;
+        };
+        drop(owner.send(Message::Work(id, work)));
+    }
+}
+
+/// A machine's place: empty while something is done with her.
+#[derive(Default)]
+struct Seat {
+    guest: Option<Guest>,
+    line: VecDeque<Work>,
+}
+
+struct Owner {
+    owners: Owners,
+    lineage: MachineId,
+    itself: mpsc::WeakUnboundedSender<Message>,
+    seats: HashMap<MachineId, Seat>,
+}
+
+impl Owner {
+    async fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) {
+        while let Some(message) = messages.recv().await {
+            self.hear(message);
+            if self.seats.is_empty() && self.leaves(&mut messages) {
+                return;
+            }
+        }
+    }
+
+    fn hear(&mut self, message: Message) {
+        match message {
+            Message::Seat(id, guest) => {
+                let seat = Seat {
+                    guest: Some(guest),
+                    line: VecDeque::new(),
+                };
+                self.seats.insert(id, seat);
+            }
+            Message::Work(id, work) => match self.seats.get_mut(&id) {
+                Some(seat) => {
+                    seat.line.push_back(work);
+                    self.next(id);
+                }
+                None => drop(work(None)),
+            },
+            Message::Done(id, after) => {
+                for (daughter, guest) in after.born {
+                    self.hear(Message::Seat(daughter, guest));
+                }
+                match (after.guest, self.seats.get_mut(&id)) {
+                    (Some(guest), Some(seat)) => {
+                        seat.guest = Some(guest);
+                        self.next(id);
+                    }
+                    _ => self.unseat(id),
+                }
+            }
+        }
+    }
+
+    /// Begins the next piece of work for a machine that is in her seat.
+    fn next(&mut self, id: MachineId) {
+        let Some(owner) = self.itself.upgrade() else {
+            return;
+        };
+        let Some(seat) = self.seats.get_mut(&id) else {
+            return;
+        };
+        if seat.guest.is_none() {
+            return;
+        }
+        if let Some(work) = seat.line.pop_front() {
+            let guest = seat.guest.take();
+            tokio::task::spawn_blocking(move || {
+                let after = work(guest);
+                drop(owner.send(Message::Done(id, after)));
+            });
+        }
+    }
+
+    fn unseat(&mut self, id: MachineId) {
+        let line = self.seats.remove(&id).map(|seat| seat.line);
+        for work in line.into_iter().flatten() {
+            drop(work(None));
+        }
+    }
+
+    /// Whether the lineage is over. Nobody can send anything while this is decided.
+    fn leaves(&mut self, messages: &mut mpsc::UnboundedReceiver<Message>) -> bool {
+        let owners = self.owners.clone();
+        let mut lineages = owners
+            .lineages
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        while let Ok(message) = messages.try_recv() {
+            self.hear(message);
+        }
+        if self.seats.is_empty() {
+            lineages.remove(&self.lineage);
+        }
+        self.seats.is_empty()
+    }
+}
