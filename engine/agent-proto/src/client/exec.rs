@@ -147,7 +147,10 @@ impl Client {
     pub fn write_stdin(&mut self, exec: ExecId, bytes: &[u8]) -> Result<(), ClientError> {
         bytes.chunks(CHUNK).try_for_each(|chunk| {
             self.send_stdin(exec, chunk)?;
-            self.stdin_taken()
+            match self.stdin_taken(self.timeout)? {
+                Some(()) => Ok(()),
+                None => Err(self.timed_out()),
+            }
         })
     }
 
@@ -167,14 +170,16 @@ impl Client {
         self.send(&Request::StdinWrite { exec, bytes })
     }
 
-    /// Waits until the bytes of [`Self::send_stdin`] are taken.
+    /// Whether the bytes of [`Self::send_stdin`] were taken within `wait`; none if there is no word of it yet.
     ///
     /// # Errors
     /// As [`Self::write_stdin`].
-    pub fn stdin_taken(&mut self) -> Result<(), ClientError> {
-        match self.receive(Duration::ZERO)? {
-            Reply::Done => Ok(()),
-            other => Err(self.unexpected("Done", &other)),
+    pub fn stdin_taken(&mut self, wait: Duration) -> Result<Option<()>, ClientError> {
+        match self.wire.receive(wait, self.timeout)? {
+            Arrival::Nothing => Ok(None),
+            Arrival::Reply(Reply::Done) => Ok(Some(())),
+            Arrival::Reply(Reply::Error(error)) => Err(self.refusal(error)),
+            Arrival::Reply(other) => Err(self.unexpected("Done", &other)),
         }
     }
 
