@@ -1,6 +1,6 @@
 //! Programs in machines, and how they ended.
 //!
-//! Invariant: a row ends once, and stays as it ended. `running` means that no end is known here: the guest knows better as
+//! Invariant: a row ends once, and stays as it ended, unless how was not known before. `running` means that no end is known here: the guest knows better as
 //! long as it lives. A daughter is born with those of her mother's rows that were there before her fork was begun; an end
 //! that came later than that is not hers.
 
@@ -128,7 +128,8 @@ impl Read<'_> {
 }
 
 impl Write<'_> {
-    /// What is known of a program now; whether that is news. One that has ended stays as it is.
+    /// What is known of a program now; whether that is news. One that has ended stays as it is,
+    /// unless it was lost and is found.
     ///
     /// # Errors
     /// The database cannot be written.
@@ -137,7 +138,8 @@ impl Write<'_> {
             "INSERT INTO execs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
              ON CONFLICT (machine, exec) DO UPDATE
              SET state = excluded.state, code = excluded.code, signal = excluded.signal, ended_ms = excluded.ended_ms
-             WHERE ended_ms IS NULL AND state <> excluded.state",
+             WHERE (ended_ms IS NULL AND state <> excluded.state)
+                OR (state = 'lost' AND excluded.state NOT IN ('running', 'lost'))",
             rusqlite::params![
                 row.machine.as_bytes(),
                 row.exec,

@@ -435,7 +435,7 @@ fn exited(row: &ExecRow, code: i32, at: i64) -> ExecRow {
 
 #[test]
 fn a_program_ends_once_and_is_nobody_elses() {
-    let (_directory, store) = store();
+    let (directory, store) = store();
     let row = ran(1, 7, 5);
     let ended = exited(&row, 3, 9);
     let steps = (row.clone(), ended.clone());
@@ -450,12 +450,33 @@ fn a_program_ends_once_and_is_nobody_elses() {
     });
     let news = written.wait().expect("written");
     assert_eq!(news, [true, false, true, false, false]);
+    drop(store);
+    let store = open(&directory);
     let found = store.read(|read| -> Result<_, StoreError> {
         assert_eq!(read.exec("other", machine_id(1), 7)?, None);
         assert_eq!(read.execs("other", machine_id(1), 10)?, []);
         read.exec("acme", machine_id(1), 7)
     });
     assert_eq!(found.expect("read"), Some(ended));
+}
+
+#[test]
+fn a_lost_program_may_be_found_with_its_end_and_not_running() {
+    let (_directory, store) = store();
+    let lost = ExecRow {
+        state: ExecState::Lost,
+        ended: Some(NOW),
+        ..ran(1, 7, 5)
+    };
+    let found = exited(&lost, 3, 9);
+    let steps = [ran(1, 7, 5), lost, ran(1, 7, 5), found.clone()];
+    let written = store.write(move |write| {
+        let news = steps.iter().map(|row| write.put_exec(row));
+        news.collect::<Result<Vec<_>, StoreError>>()
+    });
+    assert_eq!(written.wait().expect("written"), [true, true, false, true]);
+    let row: Result<_, StoreError> = store.read(|read| read.exec("acme", machine_id(1), 7));
+    assert_eq!(row.expect("read"), Some(found));
 }
 
 #[test]
