@@ -12,13 +12,13 @@ mod answer;
 mod caller;
 mod create;
 mod error;
+pub mod exec;
 mod fork;
 mod guest;
 mod intent;
 mod life;
 mod look;
 mod owner;
-mod run;
 mod stats;
 mod template;
 
@@ -46,7 +46,6 @@ pub use fork::{ForkMachine, OnError};
 pub use guest::GuestKind;
 pub use intent::Idempotency;
 pub use life::Change;
-pub use run::{RunAnswer, RunProgram};
 pub use stats::StatsAnswer;
 
 use owner::Owners;
