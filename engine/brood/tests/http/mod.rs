@@ -97,7 +97,7 @@ impl Server {
             let panels = bound.open(policy).expect("binds");
             let engine = Engine::open(store.clone(), host, panels);
             let engine = engine.await.expect("an engine");
-            let key = engine.first_key("acme").await.expect("a key");
+            let key = engine.first_key("acme", |_| {}).await.expect("a key");
             let key = key.expect("it is the first").reveal().to_owned();
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
             (engine, store, key, listener)

@@ -50,7 +50,7 @@ impl Engine {
             (Err(ClientError::Agent(AgentError::NoSuchExec { .. })), Some(row)) => lost(row),
             (Err(error), _) => return Err(refused(&error)),
         };
-        self.keep(vec![row.clone()]).await?;
+        self.keep_execs(vec![row.clone()]).await?;
         Ok(row)
     }
 
@@ -94,7 +94,7 @@ impl Engine {
                 news.push(row.clone());
             }
         }
-        self.keep(news).await?;
+        self.keep_execs(news).await?;
         Ok(rows.into_values().collect())
     }
 
@@ -109,7 +109,7 @@ impl Engine {
     }
 
     /// Writes down what is news, and reports ends.
-    pub(super) async fn keep(&self, rows: Vec<ExecRow>) -> Result<(), EngineError> {
+    pub(super) async fn keep_execs(&self, rows: Vec<ExecRow>) -> Result<(), EngineError> {
         if rows.is_empty() {
             return Ok(());
         }

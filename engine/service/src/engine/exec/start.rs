@@ -192,7 +192,7 @@ impl Engine {
             }
         };
         let row = seen(row, state, now());
-        self.keep(vec![row.clone()]).await?;
+        self.keep_execs(vec![row.clone()]).await?;
         Ok((row, ran))
     }
 }
