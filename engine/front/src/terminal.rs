@@ -13,7 +13,7 @@ use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::Response;
 use brood_api::exec::{Lost, TerminalAsk, TerminalWord};
-use brood_service::engine::exec::{Followed, Follower, Keyboard, TtySize};
+use brood_service::engine::exec::{Followed, Keyboard, Piece, Terminal, TtySize};
 use tokio::sync::mpsc;
 
 use crate::call::Connection;
@@ -29,8 +29,7 @@ const FRAME: usize = 64 << 10;
 pub(crate) struct Sitting {
     pub(crate) shared: Shared,
     pub(crate) key: String,
-    pub(crate) follower: Follower,
-    pub(crate) keyboard: Keyboard,
+    pub(crate) terminal: Terminal,
 }
 
 /// The response with which the connection becomes a WebSocket.
@@ -78,9 +77,12 @@ async fn converse(socket: &mut WebSocket, sitting: Sitting) -> Result<Ending, Re
     let Sitting {
         shared,
         key,
+        terminal,
+    } = sitting;
+    let Terminal {
         mut follower,
         keyboard,
-    } = sitting;
+    } = terminal;
     let mut stopping = std::pin::pin!(stop(shared.stopping.clone()));
     let mut beat = beat(&shared);
     let (typed, to_type) = mpsc::channel(1);
@@ -157,10 +159,7 @@ async fn hear(
     typed.send(typing).await.map_err(|_| Gone)
 }
 
-async fn show(
-    socket: &mut WebSocket,
-    piece: brood_service::engine::exec::Piece,
-) -> Result<(), Gone> {
+async fn show(socket: &mut WebSocket, piece: Piece) -> Result<(), Gone> {
     if piece.lost > 0 {
         let lost = TerminalWord::Lost(Lost {
             stream: convert::stream(piece.stream),

@@ -4,7 +4,9 @@ use brood_api::exec::{
     self as wire, ExecSpec, Execs, OutputQuery, SignalSpec, StdinSpec, Streams, TerminalQuery,
     TtySize,
 };
-use brood_service::engine::exec::{From, Place, SignalTarget, StartExec, Stdin, Stream, Which};
+use brood_service::engine::exec::{
+    From, Place, SignalTarget, StartExec, Stdin, StdinWrite, Stream, Which,
+};
 
 use super::machine::MACHINE;
 use crate::answer::Answer;
@@ -104,15 +106,14 @@ fn from(call: &Call, query: &OutputQuery) -> Result<From, Refusal> {
 
 pub(super) async fn stdin(call: &Call) -> Result<Answer, Refusal> {
     let spec: StdinSpec = call.body()?;
-    let close = spec.close;
-    let keyboard = call.engine().keyboard(call.caller()?, which(call)?).await;
-    let mut keyboard = keyboard.map_err(problem)?;
-    let written = keyboard.write(&spec.into_bytes()).await;
-    written.map_err(problem)?;
-    if close {
-        keyboard.close().await.map_err(problem)?;
-    }
-    Ok(Answer::Done)
+    let wanted = StdinWrite {
+        close: spec.close,
+        bytes: spec.into_bytes(),
+    };
+    let written = call
+        .engine()
+        .write_stdin(call.caller()?, which(call)?, wanted);
+    written.await.map(|()| Answer::Done).map_err(problem)
 }
 
 pub(super) async fn signal(call: &Call) -> Result<Answer, Refusal> {
@@ -129,9 +130,11 @@ pub(super) async fn signal(call: &Call) -> Result<Answer, Refusal> {
 
 pub(super) async fn resize(call: &Call) -> Result<Answer, Refusal> {
     let size: TtySize = call.body()?;
-    let keyboard = call.engine().keyboard(call.caller()?, which(call)?).await;
-    let mut keyboard = keyboard.map_err(problem)?;
-    let resized = keyboard.resize(convert::tty_size(size)).await;
+    let size = convert::tty_size(size);
+    let resized = call
+        .engine()
+        .resize(call.caller()?, which(call)?, size)
+        .await;
     resized.map(|()| Answer::Done).map_err(problem)
 }
 
@@ -139,13 +142,11 @@ pub(super) async fn terminal(mut call: Call) -> Result<Answer, Refusal> {
     let which = which(&call)?;
     let query: TerminalQuery = call.query()?;
     let socket = call.socket()?;
-    let (engine, caller) = (call.engine(), call.caller()?);
-    let from = From::One(Stream::Stdout, query.offset.unwrap_or(0));
-    let follower = engine.follow(caller, which, from).await;
+    let offset = query.offset.unwrap_or(0);
+    let terminal = call.engine().sit(call.caller()?, which, offset).await;
     let sitting = Sitting {
         key: bearer(&call.headers)?.to_owned(),
-        follower: follower.map_err(problem)?,
-        keyboard: engine.keyboard(caller, which).await.map_err(problem)?,
+        terminal: terminal.map_err(problem)?,
         shared: call.shared,
     };
     Ok(Answer::Socket(sit(socket, sitting)))

@@ -10,7 +10,7 @@ use brood_agent_proto::frame::CHUNK;
 use tokio::time::{Instant, timeout_at};
 
 use super::talk::{MOMENT, Talk, on_thread, refused};
-use super::{SignalTarget, TtySize, Which};
+use super::{Follower, From, SignalTarget, Stream, TtySize, Which};
 use crate::engine::{Caller, Engine, EngineError, Scope};
 
 /// How long a program may take to read what is written to it.
@@ -22,12 +22,83 @@ pub struct Keyboard {
     talk: Talk<Client>,
 }
 
+/// Something for a program's stdin.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct StdinWrite {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Whether stdin is closed behind them; on a terminal, the end-of-file character is typed.
+    pub close: bool,
+}
+
+impl std::fmt::Debug for StdinWrite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StdinWrite")
+            .field("bytes", &self.bytes.len())
+            .field("close", &self.close)
+            .finish()
+    }
+}
+
+/// What somebody sits at: what a program's terminal shows, and what is typed there.
+pub struct Terminal {
+    /// What is shown.
+    pub follower: Follower,
+    /// What is typed.
+    pub keyboard: Keyboard,
+}
+
 impl Engine {
-    /// For who writes to a program now and then.
+    /// Writes to a program's stdin, and waits until its pipe or terminal has taken all of it.
     ///
     /// # Errors
-    /// There is no such program, its machine has ended, or the caller may not.
-    pub async fn keyboard(&self, caller: &Caller, which: Which) -> Result<Keyboard, EngineError> {
+    /// There is no such program, its machine has ended, it has no open stdin or does not read, or the caller may not.
+    pub async fn write_stdin(
+        &self,
+        caller: &Caller,
+        which: Which,
+        wanted: StdinWrite,
+    ) -> Result<(), EngineError> {
+        let mut keyboard = self.keyboard(caller, which).await?;
+        keyboard.write(&wanted.bytes).await?;
+        match wanted.close {
+            true => keyboard.close().await,
+            false => Ok(()),
+        }
+    }
+
+    /// Changes the size of a program's terminal.
+    ///
+    /// # Errors
+    /// As [`Engine::write_stdin`]; it has no terminal.
+    pub async fn resize(
+        &self,
+        caller: &Caller,
+        which: Which,
+        size: TtySize,
+    ) -> Result<(), EngineError> {
+        self.keyboard(caller, which).await?.resize(size).await
+    }
+
+    /// Sits down at a program's terminal, or its stdin and stdout, from an offset of what was shown on.
+    ///
+    /// # Errors
+    /// There is no such program, its machine has ended, it has not made so much yet, or the caller may not.
+    pub async fn sit(
+        &self,
+        caller: &Caller,
+        which: Which,
+        offset: u64,
+    ) -> Result<Terminal, EngineError> {
+        let keyboard = self.keyboard(caller, which).await?;
+        let from = From::One(Stream::Stdout, offset);
+        Ok(Terminal {
+            follower: self.follow(caller, which, from).await?,
+            keyboard,
+        })
+    }
+
+    async fn keyboard(&self, caller: &Caller, which: Which) -> Result<Keyboard, EngineError> {
         caller.may(Scope::Write)?;
         let (agent, status) = self.program(caller, which).await?;
         Ok(Keyboard {
@@ -39,7 +110,7 @@ impl Engine {
     /// Sends a signal to a program that runs.
     ///
     /// # Errors
-    /// As [`Engine::keyboard`]; the number is no signal, or the program has ended.
+    /// As [`Engine::write_stdin`]; the number is no signal, or the program has ended.
     pub async fn signal(
         &self,
         caller: &Caller,
@@ -94,11 +165,7 @@ impl Keyboard {
         }
     }
 
-    /// Closes the program's stdin; on a terminal, types the end-of-file character.
-    ///
-    /// # Errors
-    /// The program has no open stdin.
-    pub async fn close(&mut self) -> Result<(), EngineError> {
+    async fn close(&mut self) -> Result<(), EngineError> {
         let exec = self.exec;
         let closed = self.talk.with(move |agent| agent.close_stdin(exec)).await?;
         closed.map_err(|error| refused(&error))

@@ -21,7 +21,7 @@ pub use brood_agent_proto::exec::{SignalTarget, Stdin, Stream, TtySize};
 pub use brood_store::{ExecRow, ExecState};
 
 pub use follow::{Followed, Follower, From, OutputAnswer, Piece, Place};
-pub use input::Keyboard;
+pub use input::{Keyboard, StdinWrite, Terminal};
 pub use start::{Ran, StartExec, Started};
 
 use brood_agent_proto::exec as agent;
