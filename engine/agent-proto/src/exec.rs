@@ -138,6 +138,8 @@ pub enum Follow {
     UntilExit,
     /// When the output kept at this moment was sent.
     Snapshot,
+    /// When the program has ended. No output is sent.
+    Exit,
 }
 
 /// A wish to see a session's output.

@@ -7,6 +7,8 @@
 
 mod common;
 
+use std::borrow::BorrowMut;
+
 use brood_agent_proto::client::AttachEvent;
 use brood_agent_proto::errno::Errno;
 use brood_agent_proto::exec::{
@@ -30,7 +32,7 @@ fn run(client: &mut Client, spec: &ExecSpec) -> (ExecState, String, String) {
     )
 }
 
-fn output(attachment: &mut Attachment<'_>) -> Output {
+fn output(attachment: &mut Attachment<&mut Client>) -> Output {
     match attachment.next(TIMEOUT).unwrap() {
         Some(AttachEvent::Output(output)) => output,
         other => panic!("no output: {other:?}"),
@@ -38,7 +40,7 @@ fn output(attachment: &mut Attachment<'_>) -> Output {
 }
 
 /// Reads until what came ends with `end`.
-fn until(attachment: &mut Attachment<'_>, end: &str) -> Vec<u8> {
+fn until(attachment: &mut Attachment<&mut Client>, end: &str) -> Vec<u8> {
     let mut seen = Vec::new();
     while !seen.ends_with(end.as_bytes()) {
         seen.extend(output(attachment).bytes.0);
@@ -47,7 +49,7 @@ fn until(attachment: &mut Attachment<'_>, end: &str) -> Vec<u8> {
 }
 
 /// The state at the end, and how many bytes came and were lost before it.
-fn to_the_end(attachment: &mut Attachment<'_>) -> (ExecState, u64, u64) {
+fn to_the_end<C: BorrowMut<Client>>(attachment: &mut Attachment<C>) -> (ExecState, u64, u64) {
     let (mut came, mut lost) = (0, 0);
     loop {
         match attachment.next(TIMEOUT).unwrap().expect("an end in time") {
@@ -96,6 +98,27 @@ fn stdin_passes_through_and_the_exit_code_comes_back() {
         (ExecState::Exited { code: 3 }, (1 << 20) + 5)
     );
     assert_eq!(writer.join().unwrap(), AgentError::NoStdin { exec });
+}
+
+#[test]
+fn who_follows_to_the_exit_alone_is_told_the_end_and_sent_no_output() {
+    let Some(guest) = Guest::start() else { return };
+    let (mut client, mut typist) = (guest.client(), guest.client());
+    let mut spec = sh("echo loud; read line; echo louder; exit 5");
+    spec.stdin = Stdin::Pipe;
+    let exec = start_and_see(&mut client, &spec, "loud\n");
+    let watch = AttachSpec {
+        follow: Follow::Exit,
+        ..AttachSpec::all(exec)
+    };
+    let mut watcher = guest.client().into_attachment(&watch).unwrap();
+    assert_eq!(
+        watcher.next(std::time::Duration::from_millis(1)).unwrap(),
+        None
+    );
+    typist.write_stdin(exec, b"go\n").unwrap();
+    let ended = to_the_end(&mut watcher);
+    assert_eq!(ended, (ExecState::Exited { code: 5 }, 0, 0));
 }
 
 #[test]

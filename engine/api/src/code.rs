@@ -77,6 +77,12 @@ registry! {
         "The Accept header names only types that this operation does not answer with.",
         "Accept what the detail names, or leave the header out.", false
     }
+    /// Only a WebSocket is there.
+    UpgradeRequired = "upgrade_required" {
+        "This is a WebSocket",
+        "The operation is a WebSocket (RFC 6455), and the request does not ask for one.",
+        "Use a WebSocket client, of version 13.", false
+    }
     /// The body is too large.
     BodyTooLarge = "body_too_large" {
         "The body is too large",

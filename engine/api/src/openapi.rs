@@ -130,7 +130,7 @@ fn describe(
 }
 
 fn reply(reply: Reply, schemas: &mut Schemas) -> utoipa::openapi::Response {
-    let mut json = |json: crate::operation::Json| {
+    let json = |schemas: &mut Schemas, json: crate::operation::Json| {
         let schema = schemas.add((json.0)());
         ContentBuilder::new().schema(Some(schema)).build()
     };
@@ -140,13 +140,24 @@ fn reply(reply: Reply, schemas: &mut Schemas) -> utoipa::openapi::Response {
     };
     let response = ResponseBuilder::new();
     let response = match reply {
-        Reply::Created(of) => response.description("It was made").content(JSON, json(of)),
-        Reply::Found(of) => response.description("Here it is").content(JSON, json(of)),
+        Reply::Created(of) => response
+            .description("It was made")
+            .content(JSON, json(schemas, of)),
+        Reply::Found(of) => response
+            .description("Here it is")
+            .content(JSON, json(schemas, of)),
         Reply::FoundOrStream(of) => response
             .description("Here it is, as one answer or as a stream")
-            .content(JSON, json(of))
+            .content(JSON, json(schemas, of))
             .content(STREAM, text()),
         Reply::Done => response.description("It was done"),
+        Reply::Socket(frames) => {
+            let client = schemas.add((frames.from_client)()).ref_location;
+            let server = schemas.add((frames.from_server)()).ref_location;
+            response.description(format!(
+                "The connection is a WebSocket. Text frames of the client are `{client}`, of the server `{server}`."
+            ))
+        }
     };
     let id = ObjectBuilder::new().schema_type(Type::String).build();
     let header = HeaderBuilder::new()
@@ -184,12 +195,18 @@ fn by_status(operation: &Operation, status: &impl Fn(Outcome) -> u16) -> BTreeMa
             codes.push(Code::Ended);
         }
     }
+    if operation.path.contains("/execs") {
+        codes.extend([Code::Conflict, Code::Ended]);
+    }
     if operation.takes_idempotency_key() {
         codes.extend([Code::RequestInFlight, Code::IdempotencyKeyReused]);
         codes.extend([Code::Denied, Code::Busy]);
     }
     if matches!(operation.reply, Reply::FoundOrStream(_)) {
         codes.push(Code::NotAcceptable);
+    }
+    if matches!(operation.reply, Reply::Socket(_)) {
+        codes.push(Code::UpgradeRequired);
     }
     let mut groups: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
     for code in codes {
@@ -211,6 +228,13 @@ fn path_parameters(path: &str) -> impl Iterator<Item = Parameter> {
             "machine" | "checkpoint" | "key" | "intent" => {
                 RefOr::Ref(Ref::from_schema_name("IdText"))
             }
+            "exec" => RefOr::T(Schema::Object(
+                ObjectBuilder::new()
+                    .schema_type(Type::Integer)
+                    .minimum(Some(0))
+                    .maximum(Some(u32::MAX))
+                    .build(),
+            )),
             _ => RefOr::T(Schema::Object(
                 ObjectBuilder::new().schema_type(Type::String).build(),
             )),

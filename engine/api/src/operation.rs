@@ -63,6 +63,15 @@ pub enum Reply {
     FoundOrStream(#[doc(hidden)] Json),
     /// Nothing.
     Done,
+    /// A WebSocket (RFC 6455).
+    Socket(#[doc(hidden)] Frames),
+}
+
+/// The types of a WebSocket's text frames, by their schemas.
+#[derive(Clone, Copy)]
+pub struct Frames {
+    pub(crate) from_client: SchemaOf,
+    pub(crate) from_server: SchemaOf,
 }
 
 /// A type by its schema.
@@ -150,6 +159,14 @@ impl Operation {
         self
     }
 
+    const fn converses<C: ToSchema, S: ToSchema>(mut self) -> Self {
+        self.reply = Reply::Socket(Frames {
+            from_client: schema::<C>,
+            from_server: schema::<S>,
+        });
+        self
+    }
+
     const fn once(mut self) -> Self {
         self.repeat = Repeat::IdempotencyKey;
         self
@@ -207,8 +224,22 @@ ids! {
     EndMachine = "endMachine",
     /// Keeps a checkpoint of it.
     CreateCheckpoint = "createCheckpoint",
-    /// Runs a program.
-    Run = "run",
+    /// Lists programs.
+    ListExecs = "listExecs",
+    /// Starts one.
+    StartExec = "startExec",
+    /// Shows one.
+    ShowExec = "showExec",
+    /// Shows or follows its output.
+    ReadOutput = "readOutput",
+    /// Writes to it.
+    WriteStdin = "writeStdin",
+    /// Sends it a signal.
+    SignalExec = "signalExec",
+    /// Resizes its terminal.
+    ResizeExec = "resizeExec",
+    /// Sits down at its terminal.
+    Terminal = "terminal",
     /// Forks it.
     ForkMachine = "forkMachine",
     /// Pauses it.

@@ -6,12 +6,12 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use brood_agent_proto::Attachment;
 use brood_agent_proto::client::AttachEvent;
 use brood_agent_proto::exec::{
     AttachSpec, ExecId, ExecSpec, Follow, From, Removal, Stdin, Stream, TtySize,
 };
 use brood_agent_proto::stat::Clocks;
+use brood_agent_proto::{Attachment, Client};
 use brood_cell::protocol::{Checkpoint, Ending, Event};
 use brood_service::fork::{self, Daughter, Frozen, Template};
 use brood_service::machine::{Machine, Size};
@@ -31,7 +31,7 @@ fn from(exec: ExecId, offset: u64) -> AttachSpec {
 
 /// Reads on until `enough` says so; the offset behind what was read. Fails at a gap.
 fn read_on(
-    attachment: &mut Attachment<'_>,
+    attachment: &mut Attachment<&mut Client>,
     text: &mut String,
     mut offset: u64,
     enough: impl Fn(&str) -> bool,

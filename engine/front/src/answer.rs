@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use axum::body::{Body, Bytes};
-use axum::http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use brood_api::{Code, Operation, Outcome, Problem};
@@ -32,6 +32,8 @@ pub(crate) enum Answer {
     Done,
     /// A stream of events.
     Stream(Body),
+    /// The connection becomes a WebSocket.
+    Socket(Response),
 }
 
 impl Answer {
@@ -65,13 +67,17 @@ pub(crate) fn respond(
         Ok(answer) => answer,
         Err(problem) => return refuse(problem, about),
     };
-    let (body, media, mut stages) = match answer {
-        Answer::Json(json) => (Body::from(json), Some("application/json"), Vec::new()),
-        Answer::Timed(json, stages) => (Body::from(json), Some("application/json"), stages),
-        Answer::Done => (Body::empty(), None, Vec::new()),
-        Answer::Stream(body) => (body, Some("text/event-stream"), Vec::new()),
+    let mut stages = Vec::new();
+    let (mut response, media) = match answer {
+        Answer::Json(json) => (Response::new(json.into()), Some("application/json")),
+        Answer::Timed(json, timed) => {
+            stages = timed;
+            (Response::new(json.into()), Some("application/json"))
+        }
+        Answer::Done => (Response::new(Body::empty()), None),
+        Answer::Stream(body) => (Response::new(body), Some("text/event-stream")),
+        Answer::Socket(response) => (response, None),
     };
-    let mut response = Response::new(body);
     *response.status_mut() = status::of(Outcome::Reply(operation.reply));
     let headers = response.headers_mut();
     if let Some(media) = media {
@@ -121,6 +127,10 @@ pub(crate) fn refuse(problem: Refusal, about: &About) -> Response {
     if status == StatusCode::UNAUTHORIZED {
         let scheme = HeaderValue::from_static("Bearer realm=\"brood\"");
         headers.insert(WWW_AUTHENTICATE, scheme);
+    }
+    if status == StatusCode::UPGRADE_REQUIRED {
+        // RFC 9110 §15.5.22: to what.
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     }
     if let Some(millis) = retry_after_ms {
         // RFC 9110 §10.2.3: whole seconds.

@@ -3,23 +3,36 @@
 //! Invariant: a call exists only for somebody whose key allows the operation, and its body is whole and within its bounds.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::RawPathParams;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderMap, Request as HttpRequest};
 use brood_api::key::Scope as ApiScope;
-use brood_api::{Code, Mistake, MistakeKind, Operation, Problem, Request, Verb};
+use brood_api::{Code, Mistake, MistakeKind, Operation, Problem, Reply, Request, Verb};
 use brood_service::engine::{Caller, Engine, Idempotency, KEY_PREFIX, Scope};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body as _;
 use sha2::{Digest, Sha256};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::fault::{Refusal, problem, refusal};
 use crate::state::Shared;
 
 /// Longest `Idempotency-Key`, bytes.
 const MAX_IDEMPOTENCY_KEY: usize = 255;
+
+/// The place that a request's connection has among all; whoever keeps the connection keeps it.
+#[derive(Clone)]
+pub(crate) struct Connection(#[expect(dead_code, reason = "it is held")] Arc<OwnedSemaphorePermit>);
+
+impl Connection {
+    pub(crate) fn new(place: OwnedSemaphorePermit) -> Self {
+        Self(Arc::new(place))
+    }
+}
 
 /// A request to one operation.
 pub(crate) struct Call {
@@ -30,6 +43,7 @@ pub(crate) struct Call {
     query: Option<String>,
     body: Bytes,
     idempotency: Option<Idempotency>,
+    socket: Option<(WebSocketUpgrade, Connection)>,
 }
 
 impl Call {
@@ -40,7 +54,7 @@ impl Call {
         parameters: &RawPathParams,
         request: HttpRequest<Body>,
     ) -> Result<Self, Refusal> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let caller = match operation.scope {
             Some(scope) => {
                 let caller = authenticate(&shared.engine, &parts.headers)?;
@@ -61,7 +75,18 @@ impl Call {
             None => None,
             Some(key) => idempotency(operation, key, parts.uri.path(), &body)?,
         };
+        let socket = match operation.reply {
+            Reply::Socket(_) => {
+                let wanted = WebSocketUpgrade::from_request_parts(&mut parts, &()).await;
+                let wanted = wanted
+                    .map_err(|rejection| refusal(Code::UpgradeRequired, rejection.body_text()))?;
+                let connection = parts.extensions.remove::<Connection>();
+                connection.map(|connection| (wanted, connection))
+            }
+            _ => None,
+        };
         Ok(Self {
+            socket,
             shared,
             headers: parts.headers,
             caller,
@@ -93,6 +118,15 @@ impl Call {
     /// The caller's own key for this request, once.
     pub(crate) fn idempotency(&mut self) -> Option<Idempotency> {
         self.idempotency.take()
+    }
+
+    /// The connection, to become a WebSocket.
+    pub(crate) fn socket(&mut self) -> Result<(WebSocketUpgrade, Connection), Refusal> {
+        let none = || {
+            let words = "the request does not ask for a WebSocket";
+            refusal(Code::UpgradeRequired, words)
+        };
+        self.socket.take().ok_or_else(none)
     }
 
     /// A parameter of the path.

@@ -1,10 +1,14 @@
 //! What the engine answers, as it goes over the wire.
 
+use brood_api::exec::{self as wire, Base64, Exec, Offset, Output, OutputPiece, StartedExec};
 use brood_api::fork::{Daughter, ForkAnswer, ForkTiming};
 use brood_api::key::{Key, Scope};
 use brood_api::machine::{Kind, Machine, State};
 use brood_api::template::{GuestKind, Template, Visibility};
 use brood_api::{Code, Page, Time};
+use brood_service::engine::exec::{
+    ExecRow, ExecState, From, OutputAnswer, Piece, Started, Stream, TtySize,
+};
 use brood_service::engine::{self, Caller, KeyAnswer, MachineAnswer, PageAnswer, TemplateRow};
 
 use crate::answer::Stages;
@@ -135,4 +139,72 @@ pub(crate) fn fork(
         timing,
     };
     Ok((answer, stages))
+}
+
+pub(crate) fn exec(row: ExecRow) -> Exec {
+    Exec {
+        id: row.exec,
+        machine: row.machine,
+        argv: row.argv,
+        state: match row.state {
+            ExecState::Running => wire::ExecState::Running,
+            ExecState::Exited => wire::ExecState::Exited,
+            ExecState::Signaled => wire::ExecState::Signaled,
+            ExecState::TimedOut => wire::ExecState::TimedOut,
+            ExecState::Lost => wire::ExecState::Lost,
+        },
+        code: row.code,
+        signal: row.signal,
+        created_at: Time(row.created),
+        ended_at: row.ended.map(Time),
+    }
+}
+
+pub(crate) fn started(started: Started) -> StartedExec {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let ran = started.ran;
+    StartedExec {
+        exec: exec(started.exec),
+        stdout: ran.as_ref().map(|ran| text(&ran.stdout)),
+        stderr: ran.as_ref().map(|ran| text(&ran.stderr)),
+        lost: ran.map(|ran| ran.lost),
+    }
+}
+
+pub(crate) fn stream(stream: Stream) -> wire::Stream {
+    match stream {
+        Stream::Stdout => wire::Stream::Stdout,
+        Stream::Stderr => wire::Stream::Stderr,
+    }
+}
+
+pub(crate) fn offset(from: From) -> Offset {
+    match from {
+        From::One(_, offset) => Offset::One(offset),
+        From::Both(place) => Offset::Both(place.stdout, place.stderr),
+    }
+}
+
+pub(crate) fn piece(piece: Piece) -> OutputPiece {
+    OutputPiece {
+        stream: stream(piece.stream),
+        offset: piece.offset,
+        lost: piece.lost,
+        data: Base64(piece.bytes),
+    }
+}
+
+pub(crate) fn output(answer: OutputAnswer) -> Output {
+    Output {
+        pieces: answer.pieces.into_iter().map(piece).collect(),
+        next: offset(answer.next),
+        ended: answer.ended,
+    }
+}
+
+pub(crate) fn tty_size(size: wire::TtySize) -> TtySize {
+    TtySize {
+        rows: size.rows,
+        cols: size.cols,
+    }
 }

@@ -1,5 +1,6 @@
 //! One function for each operation.
 
+mod exec;
 mod key;
 mod look;
 mod machine;
@@ -38,7 +39,14 @@ pub(crate) async fn handle(id: OperationId, call: Call) -> Result<Answer, Refusa
         OperationId::CreateCheckpoint => machine::checkpoint(call).await,
         OperationId::ForkMachine => machine::fork(call, machine::MACHINE).await,
         OperationId::ForkCheckpoint => machine::fork(call, machine::CHECKPOINT).await,
-        OperationId::Run => machine::run(&call).await,
+        OperationId::ListExecs => exec::list(&call).await,
+        OperationId::StartExec => exec::start(&call).await,
+        OperationId::ShowExec => exec::show(&call).await,
+        OperationId::ReadOutput => exec::output(call).await,
+        OperationId::WriteStdin => exec::stdin(&call).await,
+        OperationId::SignalExec => exec::signal(&call).await,
+        OperationId::ResizeExec => exec::resize(&call).await,
+        OperationId::Terminal => exec::terminal(call).await,
         OperationId::ForkTemplate => template::fork(call).await,
         OperationId::ListTemplates => template::list(&call),
         OperationId::ShowTemplate => template::show(&call),

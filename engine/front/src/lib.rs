@@ -15,11 +15,13 @@ mod convert;
 mod fault;
 mod handler;
 mod options;
+mod output_stream;
 mod route;
 mod server;
 mod state;
 mod status;
 mod stream;
+mod terminal;
 
 pub use options::Options;
 pub use server::serve;

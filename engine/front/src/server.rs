@@ -9,16 +9,18 @@ use std::sync::Arc;
 
 use axum::Router;
 use brood_service::engine::Engine;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::Options;
+use crate::call::Connection;
 use crate::route::router;
-use crate::state::Shared;
+use crate::state::{Shared, stop as stopped_by};
 
 /// Serves until `stop`, then lets requests end.
 ///
@@ -31,12 +33,12 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let (stopping, stopped) = watch::channel(false);
+    let connections = u32::try_from(options.connections).unwrap_or(u32::MAX);
     let drain_time = options.drain_time;
     let places = Arc::new(Semaphore::new(options.connections));
-    let shared = Shared::new(engine, options, stopped)?;
+    let shared = Shared::new(engine, options, stopped.clone())?;
     let head_time = shared.options.head_time;
     let router = router(shared);
-    let graceful = GracefulShutdown::new();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(head_time);
     let mut stop = std::pin::pin!(stop);
@@ -51,7 +53,7 @@ pub async fn serve(
                     http.clone(),
                     stream,
                     router.clone(),
-                    graceful.watcher(),
+                    stopped.clone(),
                     place,
                 ));
             }
@@ -62,9 +64,8 @@ pub async fn serve(
     drop(listener);
     stopping.send_replace(true);
     // Those that take longer lose their connection; what they asked for is seen through by the engine.
-    tokio::time::timeout(drain_time, graceful.shutdown())
-        .await
-        .ok();
+    let all = places.acquire_many(connections);
+    tokio::time::timeout(drain_time, all).await.ok();
     Ok(())
 }
 
@@ -95,13 +96,24 @@ async fn converse(
     http: http1::Builder,
     stream: TcpStream,
     router: Router,
-    watcher: Watcher,
-    _place: OwnedSemaphorePermit,
+    stopping: watch::Receiver<bool>,
+    place: OwnedSemaphorePermit,
 ) {
     // Answers are small and waited for; if it cannot be set they are only later.
     stream.set_nodelay(true).ok();
-    let service = TowerToHyperService::new(router);
+    let (router, place) = (TowerToHyperService::new(router), Connection::new(place));
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(place.clone());
+        router.call(request)
+    });
     let connection = http.serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection.with_upgrades());
     // A client that breaks off is no event of the server's.
-    watcher.watch(connection).await.ok();
+    tokio::select! {
+        ended = connection.as_mut() => drop(ended),
+        () = stopped_by(stopping) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await.ok();
+        }
+    }
 }

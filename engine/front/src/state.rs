@@ -8,6 +8,12 @@ use tokio::sync::watch;
 
 use crate::{Options, status};
 
+/// Until the server is to stop.
+pub(crate) async fn stop(mut stopping: watch::Receiver<bool>) {
+    // Who can no longer say so is gone itself.
+    drop(stopping.wait_for(|stopping| *stopping).await);
+}
+
 /// Cloned for each request.
 #[derive(Clone)]
 pub(crate) struct Shared {

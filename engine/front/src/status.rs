@@ -9,6 +9,7 @@ pub(crate) fn of(outcome: Outcome) -> StatusCode {
         Outcome::Reply(Reply::Created(_)) => StatusCode::CREATED,
         Outcome::Reply(Reply::Found(_) | Reply::FoundOrStream(_)) => StatusCode::OK,
         Outcome::Reply(Reply::Done) => StatusCode::NO_CONTENT,
+        Outcome::Reply(Reply::Socket(_)) => StatusCode::SWITCHING_PROTOCOLS,
         Outcome::Problem(code) => of_problem(code),
     }
 }
@@ -24,6 +25,7 @@ fn of_problem(code: Code) -> StatusCode {
         Code::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
         Code::Conflict | Code::RequestInFlight => StatusCode::CONFLICT,
         Code::Ended => StatusCode::GONE,
+        Code::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
         Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Code::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,

@@ -106,7 +106,8 @@ impl Follower {
     }
 }
 
-fn last_words(problem: &Problem) -> String {
+/// What a stream says at its end, if that is no good one.
+pub(crate) fn last_words(problem: &Problem) -> String {
     let data = serde_json::to_string(problem).unwrap_or_default();
     format!("event: problem\ndata: {data}\n\n")
 }

@@ -13,6 +13,7 @@
 mod decision;
 mod error;
 mod event;
+mod exec;
 mod idempotency;
 mod intent;
 mod key;
@@ -32,6 +33,7 @@ mod writer;
 pub use decision::DecisionRow;
 pub use error::{OpenError, StoreError};
 pub use event::{EventPage, EventRow, NewEvent};
+pub use exec::{ExecRow, ExecState};
 pub use idempotency::{Claim, IdempotencyRow};
 pub use intent::{HoldRow, IntentRow};
 pub use key::KeyRow;

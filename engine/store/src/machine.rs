@@ -201,7 +201,7 @@ impl Read<'_> {
 }
 
 impl Write<'_> {
-    /// Writes a machine down.
+    /// Writes a machine down, with the programs that it has of its mother.
     ///
     /// # Errors
     /// [`StoreError::Exists`] if one of the tenant lives under its name, or the database cannot be written.
@@ -237,7 +237,7 @@ impl Write<'_> {
             let insert = "INSERT INTO machine_labels VALUES (?1, ?2, ?3, ?4)";
             self.execute(insert, (&born.tenant, key, value, seq))?;
         }
-        Ok(())
+        self.inherit_execs(born)
     }
 
     /// What a living machine does now; whether there is one.

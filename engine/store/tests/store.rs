@@ -1,9 +1,9 @@
 //! What is written is there, what failed is not, and lists show what they say.
 
 use brood_store::{
-    Born, Claim, HoldRow, IdempotencyRow, IntentRow, KeyRow, Life, MachineKind, MachineQuery,
-    MachineState, NewEvent, Page, PluginEntry, PluginValue, ShapeRow, Store, StoreError,
-    StoreOptions, TemplateRow, Visibility,
+    Born, Claim, ExecRow, ExecState, HoldRow, IdempotencyRow, IntentRow, KeyRow, Life, MachineKind,
+    MachineQuery, MachineState, NewEvent, Page, PluginEntry, PluginValue, ShapeRow, Store,
+    StoreError, StoreOptions, TemplateRow, Visibility,
 };
 use brood_units::{IntentId, KeyId, MachineId, Timestamp};
 use tempfile::TempDir;
@@ -409,4 +409,113 @@ fn a_database_at_its_limit_refuses_a_write_whole_and_takes_smaller_ones() {
         ids(&store, &query(None, false), ALL),
         [1, 3].map(machine_id)
     );
+}
+
+fn ran(machine: u32, exec: u32, created: i64) -> ExecRow {
+    ExecRow {
+        machine: machine_id(machine),
+        exec,
+        tenant: "acme".to_owned(),
+        argv: vec!["sh".to_owned(), "-c".to_owned(), "true".to_owned()],
+        state: ExecState::Running,
+        code: None,
+        signal: None,
+        created: Timestamp::from_millis(created),
+        ended: None,
+    }
+}
+
+fn exited(row: &ExecRow, code: i32, at: i64) -> ExecRow {
+    ExecRow {
+        state: ExecState::Exited,
+        code: Some(code),
+        ended: Some(Timestamp::from_millis(at)),
+        ..row.clone()
+    }
+}
+
+#[test]
+fn a_program_ends_once_and_is_nobody_elses() {
+    let (directory, store) = store();
+    let row = ran(1, 7, 5);
+    let ended = exited(&row, 3, 9);
+    let steps = (row.clone(), ended.clone());
+    let written = store.write(move |write| {
+        Ok::<_, StoreError>([
+            write.put_exec(&steps.0)?,
+            write.put_exec(&steps.0)?,
+            write.put_exec(&steps.1)?,
+            write.put_exec(&exited(&steps.0, 4, 11))?,
+            write.put_exec(&steps.0)?,
+        ])
+    });
+    let news = written.wait().expect("written");
+    assert_eq!(news, [true, false, true, false, false]);
+    drop(store);
+    let store = open(&directory);
+    let found = store.read(|read| -> Result<_, StoreError> {
+        assert_eq!(read.exec("other", machine_id(1), 7)?, None);
+        assert_eq!(read.execs("other", machine_id(1), 10)?, []);
+        read.exec("acme", machine_id(1), 7)
+    });
+    assert_eq!(found.expect("read"), Some(ended));
+}
+
+#[test]
+fn a_lost_program_may_be_found_with_its_end_and_not_running() {
+    let (_directory, store) = store();
+    let lost = ExecRow {
+        state: ExecState::Lost,
+        ended: Some(NOW),
+        ..ran(1, 7, 5)
+    };
+    let found = exited(&lost, 3, 9);
+    let steps = [ran(1, 7, 5), lost, ran(1, 7, 5), found.clone()];
+    let written = store.write(move |write| {
+        let news = steps.iter().map(|row| write.put_exec(row));
+        news.collect::<Result<Vec<_>, StoreError>>()
+    });
+    assert_eq!(written.wait().expect("written"), [true, true, false, true]);
+    let row: Result<_, StoreError> = store.read(|read| read.exec("acme", machine_id(1), 7));
+    assert_eq!(row.expect("read"), Some(found));
+}
+
+#[test]
+fn a_daughter_has_her_mothers_programs_of_before_the_fork_and_no_end_of_after_it() {
+    let (_directory, store) = store();
+    let before = exited(&ran(1, 1, 5), 0, 999);
+    let runs = ran(1, 2, 6);
+    // The fork is begun at 1000.
+    let ends_later = exited(&ran(1, 3, 7), 9, 1000);
+    let starts_later = ran(1, 4, 1000);
+    let rows = [
+        before.clone(),
+        runs.clone(),
+        ends_later.clone(),
+        starts_later,
+    ];
+    with_machines(&store, 1);
+    let daughter = Born {
+        mother: Some(machine_id(1)),
+        ..born(2, "odd")
+    };
+    let written = store.write(move |write| {
+        for row in &rows {
+            write.put_exec(row)?;
+        }
+        write.add_machine(&daughter)
+    });
+    written.wait().expect("written");
+    let hers = |row: ExecRow| ExecRow {
+        machine: machine_id(2),
+        ..row
+    };
+    let found = store.read(|read| read.execs("acme", machine_id(2), 10));
+    let found: Result<_, StoreError> = found;
+    let expected = [hers(before), hers(runs), hers(ran(1, 3, 7))];
+    assert_eq!(found.expect("a list"), expected);
+    let newest = store.read(|read| read.execs("acme", machine_id(2), 2));
+    let newest: Result<_, StoreError> = newest;
+    let ids: Vec<_> = newest.expect("a list").iter().map(|row| row.exec).collect();
+    assert_eq!(ids, [2, 3]);
 }

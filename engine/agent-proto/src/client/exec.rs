@@ -1,6 +1,8 @@
-//! Exec sessions from the host. Invariant: an attachment borrows its client, so nothing else can be asked on that
-//! connection meanwhile; stdin and signals go over another client.
+//! Exec sessions from the host. Invariant: an attachment holds its client, borrowed or owned, so nothing else can be asked
+//! on that connection meanwhile; stdin and signals go over another client.
 
+use std::borrow::BorrowMut;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use super::{Arrival, Client, ClientError};
@@ -13,10 +15,10 @@ use crate::exec::{
 use crate::frame::CHUNK;
 use crate::message::{Reply, Request};
 
-/// An attachment to an exec session.
+/// An attachment to an exec session, over a client that it borrows or owns.
 #[derive(Debug)]
-pub struct Attachment<'client> {
-    client: &'client mut Client,
+pub struct Attachment<C: BorrowMut<Client>> {
+    client: C,
     ended: bool,
 }
 
@@ -126,12 +128,16 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Frame`] and [`ClientError::Timeout`]; the agent's refusal comes with the first event.
-    pub fn attach(&mut self, spec: &AttachSpec) -> Result<Attachment<'_>, ClientError> {
-        self.send(&Request::Attach(*spec))?;
-        Ok(Attachment {
-            client: self,
-            ended: false,
-        })
+    pub fn attach(&mut self, spec: &AttachSpec) -> Result<Attachment<&mut Self>, ClientError> {
+        Attachment::begin(self, spec)
+    }
+
+    /// The same, and the conversation is over with the attachment.
+    ///
+    /// # Errors
+    /// As [`Self::attach`].
+    pub fn into_attachment(self, spec: &AttachSpec) -> Result<Attachment<Self>, ClientError> {
+        Attachment::begin(self, spec)
     }
 
     /// Writes to a program's stdin, and returns when its pipe has taken all of it.
@@ -140,11 +146,41 @@ impl Client {
     /// [`AgentError::NoStdin`]; [`ClientError::Timeout`] if the program does not read.
     pub fn write_stdin(&mut self, exec: ExecId, bytes: &[u8]) -> Result<(), ClientError> {
         bytes.chunks(CHUNK).try_for_each(|chunk| {
-            self.call_done(&Request::StdinWrite {
-                exec,
-                bytes: Blob::from(chunk),
-            })
+            self.send_stdin(exec, chunk)?;
+            match self.stdin_taken(self.timeout)? {
+                Some(()) => Ok(()),
+                None => Err(self.timed_out()),
+            }
         })
+    }
+
+    /// Sends at most [`CHUNK`] bytes for a program's stdin without waiting until its pipe has taken them: that is what
+    /// [`Self::stdin_taken`] waits for, and nothing else may be asked in between.
+    ///
+    /// # Errors
+    /// [`ClientError::TooMuch`] for more bytes; [`ClientError::Frame`] and [`ClientError::Timeout`].
+    pub fn send_stdin(&mut self, exec: ExecId, bytes: &[u8]) -> Result<(), ClientError> {
+        if bytes.len() > CHUNK {
+            return Err(ClientError::TooMuch {
+                what: "bytes of stdin at once",
+                limit: u64::try_from(CHUNK).unwrap_or(u64::MAX),
+            });
+        }
+        let bytes = Blob::from(bytes);
+        self.send(&Request::StdinWrite { exec, bytes })
+    }
+
+    /// Whether the bytes of [`Self::send_stdin`] were taken within `wait`; none if there is no word of it yet.
+    ///
+    /// # Errors
+    /// As [`Self::write_stdin`].
+    pub fn stdin_taken(&mut self, wait: Duration) -> Result<Option<()>, ClientError> {
+        match self.wire.receive(wait, self.timeout)? {
+            Arrival::Nothing => Ok(None),
+            Arrival::Reply(Reply::Done) => Ok(Some(())),
+            Arrival::Reply(Reply::Error(error)) => Err(self.refusal(error)),
+            Arrival::Reply(other) => Err(self.unexpected("Done", &other)),
+        }
     }
 
     /// Closes a program's stdin; on a terminal, types the end-of-file character.
@@ -211,7 +247,15 @@ impl Client {
     }
 }
 
-impl Attachment<'_> {
+impl<C: BorrowMut<Client>> Attachment<C> {
+    fn begin(mut client: C, spec: &AttachSpec) -> Result<Self, ClientError> {
+        client.borrow_mut().send(&Request::Attach(*spec))?;
+        Ok(Self {
+            client,
+            ended: false,
+        })
+    }
+
     /// The next event, or none if nothing came within `wait`.
     ///
     /// # Errors
@@ -221,8 +265,8 @@ impl Attachment<'_> {
         if self.ended {
             return Err(ClientError::Broken);
         }
-        let timeout = self.client.timeout;
-        match self.client.wire.receive(wait, timeout)? {
+        let client = self.client.borrow_mut();
+        match client.wire.receive(wait, client.timeout)? {
             Arrival::Nothing => Ok(None),
             Arrival::Reply(Reply::Output(output)) => Ok(Some(AttachEvent::Output(output))),
             Arrival::Reply(Reply::Ended {
@@ -242,16 +286,23 @@ impl Attachment<'_> {
                 self.ended = !matches!(error, AgentError::Protocol { .. });
                 Err(ClientError::Agent(error))
             }
-            Arrival::Reply(other) => Err(self.client.unexpected("Output", &other)),
+            Arrival::Reply(other) => Err(client.unexpected("Output", &other)),
         }
     }
 }
 
-impl Drop for Attachment<'_> {
+impl<C: BorrowMut<Client>> AsFd for Attachment<C> {
+    /// For polling; reading or writing it breaks the conversation.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.client.borrow().as_fd()
+    }
+}
+
+impl<C: BorrowMut<Client>> Drop for Attachment<C> {
     /// Output of an unfinished attachment is still on its way, so the conversation cannot go on.
     fn drop(&mut self) {
         if !self.ended {
-            self.client.wire.break_off();
+            self.client.borrow_mut().wire.break_off();
         }
     }
 }

@@ -132,18 +132,22 @@ impl Client {
     fn receive(&mut self, extra: Duration) -> Result<Reply, ClientError> {
         let timeout = self.timeout.saturating_add(extra);
         match self.wire.receive(timeout, timeout)? {
-            Arrival::Reply(Reply::Error(error)) => {
-                if matches!(error, AgentError::Protocol { .. }) {
-                    self.wire.break_off();
-                }
-                Err(ClientError::Agent(error))
-            }
+            Arrival::Reply(Reply::Error(error)) => Err(self.refusal(error)),
             Arrival::Reply(reply) => Ok(reply),
-            Arrival::Nothing => {
-                self.wire.break_off();
-                Err(ClientError::Timeout(self.wire.waited()))
-            }
+            Arrival::Nothing => Err(self.timed_out()),
         }
+    }
+
+    fn refusal(&mut self, error: AgentError) -> ClientError {
+        if matches!(error, AgentError::Protocol { .. }) {
+            self.wire.break_off();
+        }
+        ClientError::Agent(error)
+    }
+
+    fn timed_out(&mut self) -> ClientError {
+        self.wire.break_off();
+        ClientError::Timeout(self.wire.waited())
     }
 
     fn call(&mut self, request: &Request, extra: Duration) -> Result<Reply, ClientError> {

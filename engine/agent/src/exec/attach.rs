@@ -21,6 +21,20 @@ struct Cursor {
     stderr: u64,
 }
 
+/// When to end.
+#[derive(Clone, Copy)]
+enum Until {
+    Exit(Sent),
+    Offsets(u64, u64),
+}
+
+/// What is sent of the output.
+#[derive(Clone, Copy)]
+enum Sent {
+    Everything,
+    Nothing,
+}
+
 /// What to do next.
 enum Next {
     Send(Output),
@@ -50,8 +64,9 @@ pub(crate) fn attach(session: &Session, spec: &AttachSpec, client: &mut UnixStre
         Err(error) => return Attached::Refused(error),
     };
     let until = match spec.follow {
-        Follow::UntilExit => None,
-        Follow::Snapshot => Some((output.stdout.end(), output.stderr.end())),
+        Follow::UntilExit => Until::Exit(Sent::Everything),
+        Follow::Exit => Until::Exit(Sent::Nothing),
+        Follow::Snapshot => Until::Offsets(output.stdout.end(), output.stderr.end()),
     };
     let watcher = match output.watch() {
         Ok(watcher) => watcher,
@@ -92,9 +107,13 @@ fn start(ring: &Ring, from: From) -> Result<u64, AgentError> {
     }
 }
 
-fn next(session: &Session, cursor: &mut Cursor, until: Option<(u64, u64)>) -> Next {
+fn next(session: &Session, cursor: &mut Cursor, until: Until) -> Next {
     let output = enter(&session.output);
-    let (stdout_until, stderr_until) = until.unwrap_or((u64::MAX, u64::MAX));
+    let (stdout_until, stderr_until) = match until {
+        Until::Exit(Sent::Everything) => (u64::MAX, u64::MAX),
+        Until::Exit(Sent::Nothing) => (0, 0),
+        Until::Offsets(stdout, stderr) => (stdout, stderr),
+    };
     for (stream, at, until) in [
         (Stream::Stdout, &mut cursor.stdout, stdout_until),
         (Stream::Stderr, &mut cursor.stderr, stderr_until),
@@ -112,7 +131,7 @@ fn next(session: &Session, cursor: &mut Cursor, until: Option<(u64, u64)>) -> Ne
             });
         }
     }
-    if until.is_some() || output.state != ExecState::Running {
+    if matches!(until, Until::Offsets(..)) || output.state != ExecState::Running {
         return Next::End(output.state);
     }
     Next::Wait

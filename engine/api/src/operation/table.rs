@@ -2,7 +2,10 @@
 
 use super::{Operation, OperationId as Id, Verb};
 use crate::event::{EventQuery, Events};
-use crate::exec::{Exec, ExecSpec};
+use crate::exec::{
+    Exec, ExecSpec, Execs, Output, OutputQuery, SignalSpec, StartedExec, StdinSpec, TerminalAsk,
+    TerminalQuery, TerminalWord, TtySize,
+};
 use crate::fork::{ForkAnswer, ForkSpec};
 use crate::info::{Health, Info};
 use crate::key::{KeySpec, Keys, NewKey, Scope};
@@ -19,6 +22,7 @@ const CHECKPOINTS: &str = "/v1/checkpoints";
 const CHECKPOINT: &str = "/v1/checkpoints/{checkpoint}";
 const MACHINES: &str = "/v1/machines";
 const MACHINE: &str = "/v1/machines/{machine}";
+const EXECS: &str = "/v1/machines/{machine}/execs";
 const TEMPLATES: &str = "/v1/templates";
 const TEMPLATE: &str = "/v1/templates/{template}";
 
@@ -175,14 +179,65 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .needs(Scope::Write)
     .makes::<Machine>()
     .once(),
+    get(
+        Id::ListExecs,
+        EXECS,
+        "Lists a machine's programs, ended ones and those of her mother that she has included",
+    )
+    .needs(Scope::Read)
+    .finds::<Execs>(),
     post(
-        Id::Run,
-        "/v1/machines/{machine}/execs",
-        "Runs a program in a machine to its end",
+        Id::StartExec,
+        EXECS,
+        "Starts a program in a machine, and waits for its end if asked to",
     )
     .needs(Scope::Write)
     .takes::<ExecSpec>()
-    .makes::<Exec>(),
+    .makes::<StartedExec>(),
+    get(
+        Id::ShowExec,
+        "/v1/machines/{machine}/execs/{exec}",
+        "Shows a program, also after its machine has ended",
+    )
+    .needs(Scope::Read)
+    .finds::<Exec>(),
+    get(
+        Id::ReadOutput,
+        "/v1/machines/{machine}/execs/{exec}/output",
+        "Shows a program's output, or follows it to its end as `text/event-stream`",
+    )
+    .needs(Scope::Read)
+    .query::<OutputQuery>()
+    .follows::<Output>(),
+    post(
+        Id::WriteStdin,
+        "/v1/machines/{machine}/execs/{exec}/stdin",
+        "Writes to a program's stdin, and answers when it was taken",
+    )
+    .needs(Scope::Write)
+    .takes::<StdinSpec>(),
+    post(
+        Id::SignalExec,
+        "/v1/machines/{machine}/execs/{exec}/signal",
+        "Sends a signal to a program",
+    )
+    .needs(Scope::Write)
+    .takes::<SignalSpec>(),
+    post(
+        Id::ResizeExec,
+        "/v1/machines/{machine}/execs/{exec}/resize",
+        "Changes the size of a program's terminal",
+    )
+    .needs(Scope::Write)
+    .takes::<TtySize>(),
+    get(
+        Id::Terminal,
+        "/v1/machines/{machine}/execs/{exec}/tty",
+        "Sits down at a program's terminal: a WebSocket with what is typed and shown in binary frames",
+    )
+    .needs(Scope::Write)
+    .query::<TerminalQuery>()
+    .converses::<TerminalAsk, TerminalWord>(),
     get(
         Id::Decisions,
         "/v1/intents/{intent}/decisions",

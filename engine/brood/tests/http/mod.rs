@@ -1,8 +1,10 @@
 //! A server over a real socket, with real cells and the real database, and a client that says exactly what it is told to.
 
+#![allow(dead_code, reason = "each test program uses a part")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use brood_front::Options;
@@ -24,8 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A server.
 pub(crate) struct Server {
     pub(crate) engine: Engine,
+    pub(crate) store: Store,
     pub(crate) key: String,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     served: Option<JoinHandle<std::io::Result<()>>>,
     runtime: Runtime,
@@ -77,21 +80,27 @@ impl Server {
     }
 
     pub(crate) fn start_with(policy: &str, options: Options) -> Option<Self> {
+        Self::start_on(policy, options, None)
+    }
+
+    /// On a host with the files of Linux guests, or without.
+    pub(crate) fn start_on(policy: &str, options: Options, files: Option<&Path>) -> Option<Self> {
         let bound = bound(policy)?;
         let runtime = Runtime::new().expect("a runtime");
         let directory = scratch();
         let (stop, stopped) = oneshot::channel::<()>();
         let path = directory.path();
-        let (engine, key, listener) = runtime.block_on(async {
+        let (engine, store, key, listener) = runtime.block_on(async {
             let store = Store::open(&path.join("state"), &StoreOptions::default()).expect("opens");
             let program = PathBuf::from(env!("CARGO_BIN_EXE_brood"));
-            let host = Host::open(&program, None, path).expect("a host");
+            let host = Host::open(&program, files, path).expect("a host");
             let panels = bound.open(policy).expect("binds");
-            let engine = Engine::open(store, host, panels).await.expect("an engine");
+            let engine = Engine::open(store.clone(), host, panels);
+            let engine = engine.await.expect("an engine");
             let key = engine.first_key("acme", |_| {}).await.expect("a key");
             let key = key.expect("it is the first").reveal().to_owned();
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
-            (engine, key, listener)
+            (engine, store, key, listener)
         });
         let address = listener.local_addr().expect("an address");
         let serve = brood_front::serve(listener, engine.clone(), options, async {
@@ -100,6 +109,7 @@ impl Server {
         let served = Some(runtime.spawn(serve));
         Some(Self {
             engine,
+            store,
             key,
             address,
             stop: Some(stop),
@@ -158,15 +168,24 @@ impl Server {
 
     /// Follows events; lines of the stream.
     pub(crate) fn follow(&self, key: &str, after: i64) -> impl Iterator<Item = String> + use<> {
+        self.stream(key, "GET /v1/events", Some(&after.to_string()))
+    }
+
+    /// Follows anything, from an id on.
+    pub(crate) fn stream(
+        &self,
+        key: &str,
+        line: &str,
+        last: Option<&str>,
+    ) -> impl Iterator<Item = String> + use<> {
         let mut stream = self.connect();
         let key = format!("Bearer {key}");
-        let after = after.to_string();
-        let headers = [
+        let mut headers = vec![
             ("Authorization", key.as_str()),
             ("Accept", "text/event-stream"),
-            ("Last-Event-ID", after.as_str()),
         ];
-        let request = request("GET /v1/events", &headers, "");
+        headers.extend(last.map(|last| ("Last-Event-ID", last)));
+        let request = request(line, &headers, "");
         stream.write_all(request.as_bytes()).expect("it is sent");
         let lines = BufReader::new(stream).lines().map_while(Result::ok);
         lines.map(|line| line.trim_end().to_owned())

@@ -1,6 +1,5 @@
 //! Machines and checkpoints.
 
-use brood_api::exec::{Exec, ExecEnd, ExecSpec};
 use brood_api::fork::{self as wire, ForkSpec as WireFork};
 use brood_api::machine::{
     EndAnswer, EndQuery, Machine, MachineListQuery, MachineSpec, NamedMachineSpec, Tree,
@@ -8,7 +7,7 @@ use brood_api::machine::{
 use brood_api::{Code, Page as WirePage};
 use brood_service::ask::{ForkSpec, Secrets, StampFile};
 use brood_service::engine::{
-    Change, CreateMachine, ForkMachine, MachineKind, MachineQuery, OnError, Page, RunProgram,
+    Change, CreateMachine, ForkMachine, MachineKind, MachineQuery, OnError, Page,
 };
 use brood_units::MachineId;
 
@@ -23,7 +22,7 @@ const FILE_MODE: u32 = 0o644;
 /// A kind of object, as paths name it.
 #[derive(Clone, Copy)]
 pub(super) struct Named {
-    parameter: &'static str,
+    pub(super) parameter: &'static str,
     kind: MachineKind,
 }
 
@@ -180,29 +179,4 @@ pub(super) fn fork_of(spec: WireFork) -> ForkMachine {
             ..ForkSpec::of(spec.count)
         },
     }
-}
-
-pub(super) async fn run(call: &Call) -> Result<Answer, Refusal> {
-    let spec: ExecSpec = call.body()?;
-    let id: MachineId = call.id(MACHINE.parameter)?;
-    let program = RunProgram {
-        argv: spec.argv,
-        env: spec.env,
-        cwd: spec.cwd,
-        user: spec.user,
-        timeout_ms: spec.timeout.map(brood_api::Span::as_millis),
-    };
-    let ran = call.engine().run(call.caller()?, id, program).await;
-    let ran = ran.map_err(problem)?;
-    let end = match (ran.code, ran.signal) {
-        (Some(code), _) => ExecEnd::Exited { code },
-        (None, Some(signal)) => ExecEnd::Signaled { signal },
-        (None, None) => ExecEnd::TimedOut,
-    };
-    Answer::of(&Exec {
-        end,
-        stdout: String::from_utf8_lossy(&ran.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&ran.stderr).into_owned(),
-        lost: ran.lost,
-    })
 }
