@@ -9,7 +9,7 @@ use crate::mistake::Mistakes;
 use crate::{Request, Span, limit};
 
 /// A program to run.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExecSpec {
     /// The program and its arguments. A program without `/` is looked for in `PATH`.
