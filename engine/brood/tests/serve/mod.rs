@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -73,7 +74,8 @@ impl From<Output> for Ended {
 
 /// The program, knowing of no server.
 pub(crate) fn program(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_brood"));
+    let usual = || env!("CARGO_BIN_EXE_brood").into();
+    let mut command = Command::new(std::env::var_os("BROOD_BIN").unwrap_or_else(usual));
     command.args(arguments).stdin(Stdio::null());
     for name in NOT_INHERITED {
         command.env_remove(name);
@@ -95,6 +97,24 @@ impl Serve {
     }
 
     pub(crate) fn start_with(policy: &str) -> Option<Self> {
+        Self::start_from(policy, &[])
+    }
+
+    /// One that has Linux guests; none, with a printed reason, where there are no guest files.
+    pub(crate) fn start_with_guest() -> Option<Self> {
+        let Some(files) = std::env::var_os("BROOD_GUEST_FILES") else {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "BROOD_GUEST_FILES is not set: run `cargo xtask test`"
+            );
+            println!("skipped: BROOD_GUEST_FILES is not set; `cargo xtask test` sets it");
+            return None;
+        };
+        // An emulated machine takes longer to compile a component than a server waits, so nothing is bound there.
+        Self::start_from("version = 1\n", &["--files".into(), files])
+    }
+
+    fn start_from(policy: &str, more: &[OsString]) -> Option<Self> {
         let plugins = std::env::var_os("BROOD_PLUGINS").map_or_else(
             || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins"),
             PathBuf::from,
@@ -118,6 +138,7 @@ impl Serve {
             .arg(&file)
             .arg("--plugins")
             .arg(&plugins)
+            .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
