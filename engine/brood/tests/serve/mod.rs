@@ -226,10 +226,12 @@ impl Serve {
         body.to_owned()
     }
 
-    /// Asks it to stop, and waits until it has.
+    /// Interrupts it, which ends its machines as well, and waits until it has ended.
     pub(crate) fn stop(&mut self) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        pid.map(|pid| kill_process(pid, Signal::TERM).ok());
+        // Once it was waited for, its number may be another's.
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            kill_process(Pid::from_child(&self.child), Signal::INT).ok();
+        }
         self.child.wait().ok();
     }
 }
