@@ -29,7 +29,7 @@ const MAX_ENV_BYTES: usize = 64 << 10;
 const MAX_USER: usize = 255;
 
 /// A program to run.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExecSpec {
     /// The program and its arguments, 128 KiB at most. A program without `/` is looked for in `PATH`.

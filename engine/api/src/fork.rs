@@ -33,7 +33,7 @@ pub enum OnError {
 }
 
 /// A file that a daughter has before her workload runs.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct File {
     /// Its absolute path in the guest.
@@ -47,7 +47,7 @@ pub struct File {
 }
 
 /// A fork to make.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ForkSpec {
     /// Daughters.

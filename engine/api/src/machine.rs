@@ -35,7 +35,7 @@ pub enum Kind {
 }
 
 /// A machine to make.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MachineSpec {
     /// Of which template: its name or its id.
@@ -63,7 +63,7 @@ impl Request for MachineSpec {
 }
 
 /// What a named machine is made as if there is none.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NamedMachineSpec {
     /// Of which template: its name or its id.

@@ -30,7 +30,7 @@ pub enum Visibility {
 }
 
 /// A template to make.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TemplateSpec {
     /// Its name, one of its kind in the tenant: `[a-z0-9][a-z0-9._-]{0,62}`.

@@ -8,7 +8,7 @@ use crate::mistake::Mistakes;
 use crate::{Request, limit};
 
 /// A tenant to make.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TenantSpec {
     /// Its name.

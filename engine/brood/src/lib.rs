@@ -1,5 +1,6 @@
-//! The `brood` command: guest files, the demo, the doctor, plugins.
+//! The `brood` command: guest files, the demo, the doctor, plugins, the server, and the commands that ask one.
 
+pub mod cli;
 pub mod demo;
 pub mod doctor;
 pub mod files;

@@ -6,12 +6,16 @@ use std::process::ExitCode;
 
 use brood::files::{self, Sources};
 use brood::serve::{self, Config};
-use brood::{demo, doctor, plugin};
+use brood::{cli, demo, doctor, plugin};
 use brood_plugin_build::Programs;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(version, about = "Forks running microVMs into fleets of daughters")]
+#[command(
+    version,
+    about = "Forks running microVMs into fleets of daughters",
+    after_help = cli::Exit::help()
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -72,6 +76,10 @@ enum Command {
         #[arg(long)]
         plugins: Option<PathBuf>,
     },
+    #[command(flatten)]
+    Ask(cli::Command),
+    /// Print a script that a shell completes commands with.
+    Completion(cli::Completion),
     /// Start, build, check, test, measure and replay plugins.
     #[command(subcommand)]
     Plugin(plugin::Command),
@@ -125,14 +133,35 @@ fn arm_crash_points() -> anyhow::Result<()> {
     Ok(brood_crash_point::arm(plan)?)
 }
 
+/// Says what is wrong with the command line, or what was asked of it: help, the version.
+fn misunderstood(error: &clap::Error) -> ExitCode {
+    let words: Vec<String> = std::env::args().collect();
+    if error.use_stderr() && cli::wants_json(&words) {
+        let failure = cli::Failure::usage(error.render().to_string());
+        return cli::fail(&failure, cli::Format::Json);
+    }
+    error.exit()
+}
+
 fn main() -> ExitCode {
     if let Err(error) = arm_crash_points() {
         eprintln!("brood: {error:#}");
         return ExitCode::FAILURE;
     }
-    let done = match Arguments::parse().command {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return misunderstood(&error),
+    };
+    let done = match arguments.command {
         Command::Cell => return brood_cell::process::main(),
         Command::Supervisor => return brood_supervisor::process::main(),
+        Command::Ask(command) => return cli::run(command),
+        Command::Completion(completion) => {
+            return match completion.print(Arguments::command()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(failure) => cli::fail(&failure, cli::Format::Text),
+            };
+        }
         Command::PluginChild { arguments } => {
             return plugin::child::run(arguments);
         }

@@ -39,7 +39,7 @@ impl Request for TtySize {
 }
 
 /// Something for a program's stdin.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StdinSpec {
     /// Text.
@@ -88,7 +88,7 @@ pub enum SignalTarget {
 }
 
 /// A signal for a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignalSpec {
     /// Its number, as in signal(7): 2 interrupts, 15 asks to end, 9 ends.

@@ -103,6 +103,19 @@ pub(super) const CRATES: &[Rule] = &[
         &["wasmtime", "hyper", "axum"],
     ),
     rule("brood-api", &["brood-units"], KVM_AND_SERVERS),
+    // Whoever asks over the wire has what goes over it, and nothing of who answers.
+    rule(
+        "brood-client",
+        &["brood-units", "brood-api"],
+        &[
+            "kvm-ioctls",
+            "tokio",
+            "hyper",
+            "axum",
+            "wasmtime",
+            "rusqlite",
+        ],
+    ),
     rule(
         "brood-front",
         &["brood-units", "brood-api", "brood-service"],

@@ -71,6 +71,12 @@ const PACKAGES: &[Package] = &[
         "the static C library",
     ),
     package(
+        &["systemd"],
+        Need::Build,
+        Probe::Program("systemd-analyze"),
+        "reads the unit file that ships",
+    ),
+    package(
         &["kmod"],
         Need::Guest,
         Probe::Program("depmod"),

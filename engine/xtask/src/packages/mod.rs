@@ -24,7 +24,7 @@ pub(crate) use tool::CargoTool;
 /// A purpose that packages serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// Compiling and linking, statically.
+    /// Compiling and linking, statically, and checks that need no guest.
     Build,
     /// A stock guest kernel with its modules, and what guest images are made of.
     Guest,

@@ -1,0 +1,94 @@
+//! Programs in machines.
+
+use brood_api::OperationId as Id;
+use brood_api::exec::{
+    Exec, ExecSpec, Execs, Output, OutputQuery, SignalSpec, StartedExec, StdinSpec, TtySize,
+};
+use brood_units::MachineId;
+
+use crate::ask::Ask;
+use crate::{Client, ClientError};
+
+impl Client {
+    /// A machine's programs, those of her mother that she has included.
+    ///
+    /// # Errors
+    /// As all methods: the server cannot be reached, is not understood, or refuses.
+    pub fn list_execs(&self, machine: MachineId) -> Result<Execs, ClientError> {
+        self.call(Ask::to(Id::ListExecs).at(machine))
+    }
+
+    /// Starts a program in a machine, and waits for its end if `spec` says so.
+    ///
+    /// # Errors
+    /// As all methods: the server cannot be reached, is not understood, or refuses.
+    pub fn start_exec(
+        &self,
+        machine: MachineId,
+        spec: &ExecSpec,
+    ) -> Result<StartedExec, ClientError> {
+        self.call(Ask::to(Id::StartExec).at(machine).json(spec)?)
+    }
+
+    /// A program, also after its machine has ended.
+    ///
+    /// # Errors
+    /// As all methods: the server cannot be reached, is not understood, or refuses.
+    pub fn exec(&self, machine: MachineId, exec: u32) -> Result<Exec, ClientError> {
+        self.call(Ask::to(Id::ShowExec).at(machine).at(exec))
+    }
+
+    /// Output of a program from a place on.
+    ///
+    /// # Errors
+    /// As all methods: the server cannot be reached, is not understood, or refuses.
+    pub fn read_output(
+        &self,
+        machine: MachineId,
+        exec: u32,
+        query: &OutputQuery,
+    ) -> Result<Output, ClientError> {
+        let ask = Ask::to(Id::ReadOutput).at(machine).at(exec);
+        let ask = ask.query("offset", query.offset.as_ref());
+        self.call(ask.query("limit", query.limit))
+    }
+
+    /// Writes to a program's stdin.
+    ///
+    /// # Errors
+    /// As all methods: the server cannot be reached, is not understood, or refuses.
+    pub fn write_stdin(
+        &self,
+        machine: MachineId,
+        exec: u32,
+        spec: &StdinSpec,
+    ) -> Result<(), ClientError> {
+        self.done(Ask::to(Id::WriteStdin).at(machine).at(exec).json(spec)?)
+    }
+
+    /// Sends a signal to a program.
+    ///
+    /// # Errors
+    /// As all methods: the server cannot be reached, is not understood, or refuses.
+    pub fn signal_exec(
+        &self,
+        machine: MachineId,
+        exec: u32,
+        spec: &SignalSpec,
+    ) -> Result<(), ClientError> {
+        self.done(Ask::to(Id::SignalExec).at(machine).at(exec).json(spec)?)
+    }
+
+    /// Changes the size of a program's terminal.
+    ///
+    /// # Errors
+    /// As all methods: the server cannot be reached, is not understood, or refuses.
+    pub fn resize_exec(
+        &self,
+        machine: MachineId,
+        exec: u32,
+        size: TtySize,
+    ) -> Result<(), ClientError> {
+        self.done(Ask::to(Id::ResizeExec).at(machine).at(exec).json(&size)?)
+    }
+}
