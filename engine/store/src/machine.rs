@@ -100,6 +100,8 @@ pub struct Born {
     pub created: Timestamp,
     /// When it ends by itself.
     pub expires: Option<Timestamp>,
+    /// What an engine needs to take it over from another that has died, as JSON that only engines read.
+    pub carried: String,
 }
 
 /// When and how a machine ended, if it did.
@@ -158,6 +160,7 @@ pub(crate) fn machine(row: &Row<'_>) -> Result<MachineRow, StoreError> {
             intent: IntentId::from_bytes(bytes(row, "intent")?),
             created: time(row, "created_ms")?,
             expires: maybe_time(row, "expires_ms")?,
+            carried: get(row, "carried")?,
         },
         life,
     })
@@ -204,8 +207,8 @@ impl Write<'_> {
     /// [`StoreError::Exists`] if one of the tenant lives under its name, or the database cannot be written.
     pub fn add_machine(&mut self, born: &Born) -> Result<(), StoreError> {
         let sql = "INSERT INTO machines (id, tenant, project, name, kind, mother, lineage, template, generation,
-                state, vcpu_milli, memory_mib, disk_mib, labels, intent, created_ms, expires_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
+                state, vcpu_milli, memory_mib, disk_mib, labels, intent, created_ms, expires_ms, carried)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
         self.execute(
             sql,
             rusqlite::params![
@@ -226,6 +229,7 @@ impl Write<'_> {
                 born.intent.as_bytes(),
                 born.created.as_millis(),
                 millis(born.expires),
+                born.carried,
             ],
         )?;
         let seq = self.connection.last_insert_rowid();

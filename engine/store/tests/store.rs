@@ -64,6 +64,7 @@ fn born(n: u32, label: &str) -> Born {
         intent: INTENT,
         created: NOW,
         expires: Some(NOW.after(5)),
+        carried: "{\"cell\":null}".to_owned(),
     }
 }
 

@@ -88,7 +88,7 @@ impl Server {
             let host = Host::open(&program, None, path).expect("a host");
             let panels = bound.open(policy).expect("binds");
             let engine = Engine::open(store, host, panels).await.expect("an engine");
-            let key = engine.first_key("acme").await.expect("a key");
+            let key = engine.first_key("acme", |_| {}).await.expect("a key");
             let key = key.expect("it is the first").reveal().to_owned();
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
             (engine, key, listener)

@@ -176,11 +176,16 @@ impl Engine {
         })
     }
 
-    /// The first key of an engine that has none: it may do everything. None if there is a key already.
+    /// The first key of an engine that has none: it may do everything. None if there is a key already. It is shown before
+    /// it is written down, so that an engine that dies in between locks nobody out: the next one shows another.
     ///
     /// # Errors
     /// The store cannot be written.
-    pub async fn first_key(&self, tenant: &str) -> Result<Option<Token>, EngineError> {
+    pub async fn first_key(
+        &self,
+        tenant: &str,
+        show: impl FnOnce(&Token),
+    ) -> Result<Option<Token>, EngineError> {
         if self.store().read(|read| read.has_keys())? {
             return Ok(None);
         }
@@ -190,7 +195,9 @@ impl Engine {
             scopes: Scope::ALL.to_vec(),
             expires: None,
         };
-        let (_, token) = self.add_key(tenant, key).await?;
+        let token = draw_token()?;
+        show(&token);
+        self.write_key(tenant, key, &token).await?;
         Ok(Some(token))
     }
 
@@ -259,18 +266,24 @@ impl Engine {
     }
 
     async fn add_key(&self, tenant: &str, key: NewKey) -> Result<(KeyAnswer, Token), EngineError> {
+        let token = draw_token()?;
+        let answer = self.write_key(tenant, key, &token).await?;
+        Ok((answer, token))
+    }
+
+    async fn write_key(
+        &self,
+        tenant: &str,
+        key: NewKey,
+        token: &Token,
+    ) -> Result<KeyAnswer, EngineError> {
         let failed = |error: anyhow::Error| EngineError::failed(&error);
-        let halves = [identity::machine_id(), identity::machine_id()];
-        let mut token = KEY_PREFIX.to_owned();
-        for half in halves {
-            token.push_str(&half.map_err(failed)?.to_string());
-        }
         let row = KeyRow {
             id: KeyId::from_bytes(*identity::machine_id().map_err(failed)?.as_bytes()),
             tenant: tenant.to_owned(),
             project: key.project,
             name: key.name,
-            hash: Sha256::digest(&token).into(),
+            hash: Sha256::digest(&token.0).into(),
             scopes: key
                 .scopes
                 .iter()
@@ -287,6 +300,15 @@ impl Engine {
                 write.add_key(&row)
             })
             .await?;
-        Ok((answer, Token(token)))
+        Ok(answer)
     }
+}
+
+fn draw_token() -> Result<Token, EngineError> {
+    let mut token = KEY_PREFIX.to_owned();
+    for half in [identity::machine_id(), identity::machine_id()] {
+        let half = half.map_err(|error| EngineError::failed(&error))?;
+        token.push_str(&half.to_string());
+    }
+    Ok(Token(token))
 }

@@ -10,6 +10,7 @@
 
 mod answer;
 mod caller;
+mod carried;
 mod create;
 mod error;
 mod fork;
@@ -20,8 +21,10 @@ mod look;
 mod owner;
 mod run;
 mod stats;
+mod take_up;
 mod template;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use brood_store::{NewEvent, Store, Write};
@@ -65,14 +68,16 @@ struct Inner {
     owners: Owners,
     templates: Templates,
     holds: Mutex<Holds>,
+    /// Under which ids a supervisor keeps the cells of machines.
+    kept: Mutex<HashSet<MachineId>>,
 }
 
 impl Engine {
-    /// Over a store and a host, with whoever is bound to the hooks. Machines that an engine before this one left behind
-    /// are gone with it, and are written down as ended.
+    /// Over a store and a host, with whoever is bound to the hooks. Machines that an engine before this one left with a
+    /// supervisor are taken over; others are gone with it, and are written down as ended.
     ///
     /// # Errors
-    /// The store cannot be read or written.
+    /// The store cannot be read or written, or the supervisor does not answer.
     pub async fn open(store: Store, host: Host, panels: Panels) -> Result<Self, EngineError> {
         let engine = Self {
             inner: Arc::new(Inner {
@@ -82,9 +87,10 @@ impl Engine {
                 owners: Owners::default(),
                 templates: Templates::default(),
                 holds: Mutex::default(),
+                kept: Mutex::default(),
             }),
         };
-        engine.bury_the_lost().await?;
+        engine.take_up().await?;
         Ok(engine)
     }
 
@@ -95,6 +101,13 @@ impl Engine {
     fn holds(&self) -> MutexGuard<'_, Holds> {
         self.inner
             .holds
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashSet<MachineId>> {
+        self.inner
+            .kept
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
