@@ -11,9 +11,9 @@ const BROOD: &str = env!("CARGO_BIN_EXE_brood");
 fn brood(words: &[&str], in_directory: &Path) -> Output {
     let mut command = Command::new(BROOD);
     command.arg("plugin").args(words).current_dir(in_directory);
-    // What the scaffold depends on is compiled once, and found again by the next run.
+    // What plugins depend on was compiled with those that ship.
     if let Some(plugins) = std::env::var_os("BROOD_PLUGINS") {
-        command.env("CARGO_TARGET_DIR", Path::new(&plugins).join("scaffold"));
+        command.env("CARGO_TARGET_DIR", Path::new(&plugins).join("build"));
     }
     command.output().expect("the program starts")
 }

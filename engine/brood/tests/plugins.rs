@@ -10,9 +10,10 @@ use brood::plugin::child::compile_options;
 use brood::plugin::{ask, calls, open};
 use brood_hooks::admission::{Decision, decide};
 use brood_hooks::billing::{Action, Rated, Total};
-use brood_hooks::{Admission, Ceiling, Failure, Heard, Hook, Now, Panel, Said};
-use brood_plugin_host::{Builtins, Host, Policies, block_on};
-use brood_policy::{Mode, PolicySet, parse};
+use brood_hooks::mutation::{Outcome, Patch};
+use brood_hooks::{Admission, Ceiling, Failure, Heard, Hook, HookName, Mutation, Now, Panel, Said};
+use brood_plugin_host::{Asked, Builtins, Host, Policies, block_on};
+use brood_policy::{BindingSpec, Mode, PolicySet, parse};
 
 const SHIPPED: [&str; 4] = ["quota", "spread", "identity", "price-table"];
 
@@ -149,6 +150,47 @@ fn every_policy_file_binds_the_shipped_components_and_is_answered_at_every_hook(
         files += 1;
     }
     assert!(files >= 3, "{files} policy files");
+}
+
+#[test]
+fn a_thousand_daughters_with_values_of_their_own_are_planned_on_half_of_the_default_fuel() {
+    const COUNT: u32 = 1000;
+    let Some(components) = components() else {
+        return;
+    };
+    let names: Vec<String> = (0..COUNT).map(|index| format!("shard {index}")).collect();
+    let settings = serde_json::json!({ "give": {
+        "numbers": { "PORT": { "first": 20_000, "step": 2 } },
+        "values": { "SHARD": { "list": names } },
+    }});
+    let component = open::bytes(&components.join("identity.wasm")).expect("reads");
+    let host = open::host().expect("starts");
+    let plugin = host.add(&open::spec("identity", settings), &component);
+    let mut spec = BindingSpec::new(HookName::Mutation, "identity");
+    // Fuel is what counts; this machine may be busy.
+    spec.limits.deadline_ms = 60_000;
+    let binding = host.bind::<Mutation>(spec, &plugin.expect("loads"), None);
+    let mut brief = ask::mutation();
+    brief.daughters.count = COUNT;
+    brief.request.count = COUNT;
+    let answered = binding
+        .expect("binds")
+        .call_here(NOW, &Asked::new(brief))
+        .expect("planned");
+    let Outcome::Plan(plan) = answered.answer() else {
+        unreachable!("{answered:?}")
+    };
+    assert_eq!(plan.rules.len(), 1000);
+    let last = plan.rules.last().expect("a thousand");
+    let own = |name: &str, value: &str| Patch::SetEnv(name.to_owned(), value.to_owned());
+    assert_eq!(
+        last.patches,
+        [own("PORT", "21998"), own("SHARD", "shard 999")]
+    );
+    let records = host.records().all(NOW);
+    let record = records.last().expect("of the call");
+    let (used, fuel) = (record.fuel_used, record.limits.fuel);
+    assert!(used < fuel / 2, "{used} of {fuel}");
 }
 
 /// What the hosting provider charges for a minute of eight machines, tenant by tenant.

@@ -1,8 +1,10 @@
 //! Building a plugin crate: cargo for WebAssembly, then the component, then a look at it.
 //!
 //! Invariant: the same sources, lock file and toolchain make the same bytes, in whatever directory they lie: profile
-//! and flags are set here and not taken from the environment or the workspace, paths are mapped away, symbols are
-//! dropped. The workspace's own target and flags do not reach the build.
+//! and flags are set here and not taken from the environment or the workspace, paths of registries are mapped away
+//! (cargo compiles members of a workspace under relative ones), symbols are dropped. The workspace's own target and flags
+//! do not reach the build. The flags do not name the crate, so that crates with one target directory share std and all
+//! they both depend on.
 
 use std::ffi::OsString;
 use std::io;
@@ -181,26 +183,30 @@ impl Plan {
         let text = |key: &str| metadata.get(key).and_then(Value::as_str).map(PathBuf::from);
         let own = || text("target_directory").map(|target| target.join("wasm"));
         let target = spec.target.clone().or_else(own);
-        let root = text("workspace_root");
-        let (Some(target), Some(root)) = (target, root) else {
-            return Err(no_crate("its metadata lack a directory".to_owned()));
-        };
-        let mut flags = OsString::from("--remap-path-prefix=");
-        flags.push(&root);
-        flags.push("=/plugin");
-        for registry in registries(&metadata) {
-            // Cargo separates encoded flags by this character.
-            flags.push("\u{1f}--remap-path-prefix=");
-            flags.push(registry);
-            flags.push("=/registry");
-        }
+        let target =
+            target.ok_or_else(|| no_crate("its metadata lack a target directory".to_owned()))?;
         Ok(Self {
             package,
             level,
             target: target.join(toolchain.name()),
-            flags,
+            flags: flags(&registries(&metadata)),
         })
     }
+}
+
+/// Flags that map the paths of these registries.
+fn flags(registries: &[PathBuf]) -> OsString {
+    let mut flags = OsString::new();
+    for registry in registries {
+        if !flags.is_empty() {
+            // Cargo separates encoded flags by this character.
+            flags.push("\u{1f}");
+        }
+        flags.push("--remap-path-prefix=");
+        flags.push(registry);
+        flags.push("=/registry");
+    }
+    flags
 }
 
 /// Runs cargo, and says where the module is.
@@ -366,9 +372,10 @@ mod tests {
             {"source": "registry+x", "manifest_path": "/c/registry/src/index/serde_json-1/Cargo.toml"},
             {"source": null, "manifest_path": "/home/me/plugin/Cargo.toml"},
         ]});
-        assert_eq!(
-            registries(&metadata),
-            [PathBuf::from("/c/registry/src/index")]
-        );
+        let found = registries(&metadata);
+        assert_eq!(found, [PathBuf::from("/c/registry/src/index")]);
+        // Nothing of the crate: with other flags cargo would compile for each crate what they share.
+        let mapped = "--remap-path-prefix=/c/registry/src/index=/registry";
+        assert_eq!(flags(&found), mapped);
     }
 }

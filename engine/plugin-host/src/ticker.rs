@@ -43,7 +43,9 @@ impl Ticker {
     /// Ticks until the guard is dropped.
     pub(crate) fn watch(&self) -> Watched<'_> {
         self.shared.calls.fetch_add(1, Ordering::SeqCst);
-        if self.shared.asleep.swap(false, Ordering::SeqCst) {
+        let asleep = &self.shared.asleep;
+        // It is asleep seldom, and a load leaves the line with the other threads.
+        if asleep.load(Ordering::SeqCst) && asleep.swap(false, Ordering::SeqCst) {
             self.wake();
         }
         Watched(self)

@@ -92,7 +92,8 @@ fn ship(place: &Place, toolchain: &Toolchain, directory: &Path, name: &str) -> R
     say(&format!("plugin {name}"));
     let spec = BuildSpec {
         directory: place.workspace.join("plugins").join(name),
-        target: Some(directory.join("build")),
+        // Tests let `brood plugin build` put its own there: it finds std and the SDK's dependencies.
+        target: Some(directory.join("build/wasm")),
         lock: Lock::Keep,
     };
     let Built {

@@ -43,9 +43,49 @@ pub(crate) enum Variable {
     Unset,
     /// Name and version.
     Secret(String, Option<String>),
-    Values(Vec<String>, After),
+    Values(Texts, After),
     /// First and step.
     Numbers(i64, i64),
+}
+
+/// Texts of a list, in one string: a call that reads a thousand of them decodes one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Texts {
+    joined: String,
+    /// Where each ends.
+    ends: Vec<u32>,
+    /// Whether any of them holds a placeholder.
+    pub(crate) has_placeholders: bool,
+}
+
+impl Texts {
+    /// None if they are more than 4 GiB together.
+    fn of<'a>(texts: impl Iterator<Item = &'a str>) -> Option<Self> {
+        let (mut joined, mut ends) = (String::new(), Vec::new());
+        for text in texts {
+            joined.push_str(text);
+            ends.push(u32::try_from(joined.len()).ok()?);
+        }
+        let has_placeholders = joined.contains('$');
+        Some(Self {
+            joined,
+            ends,
+            has_placeholders,
+        })
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub(crate) fn at(&self, index: usize) -> Option<&str> {
+        let end = *self.ends.get(index)? as usize;
+        let start = match index.checked_sub(1) {
+            Some(before) => *self.ends.get(before)? as usize,
+            None => 0,
+        };
+        self.joined.get(start..end)
+    }
 }
 
 /// What comes after the last value of a list.
@@ -113,14 +153,14 @@ fn variables(give: &Give) -> BTreeMap<String, Variable> {
         .unset_env
         .iter()
         .map(|name| (name.0.clone(), Variable::Unset));
-    let values = give.values.iter().map(|(name, values)| {
-        let list = values.list.iter().map(|value| value.0.clone()).collect();
+    let values = give.values.iter().filter_map(|(name, values)| {
+        let list = Texts::of(values.list.iter().map(|value| value.0.as_str()))?;
         let after = match values.beyond {
             Beyond::Refuse => After::Refusal,
             Beyond::Repeat => After::Beginning,
             Beyond::Last => After::Last,
         };
-        (name.clone(), Variable::Values(list, after))
+        Some((name.clone(), Variable::Values(list, after)))
     });
     let numbers = give.numbers.iter().map(|(name, numbers)| {
         (

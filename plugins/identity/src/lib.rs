@@ -10,6 +10,7 @@
 
 mod gift;
 mod host_name;
+mod own;
 mod plan;
 mod settings;
 #[cfg(test)]

@@ -6,16 +6,17 @@
 use std::collections::BTreeMap;
 
 use brood_plugin::mutation::{
-    Brief, Content, File, Network, Outcome, Patch, Plan, Rule, Secret, SecretTarget,
+    Brief, Content, File, Network, Outcome, Patch, Plan, Secret, SecretTarget,
 };
-use brood_plugin::types::{Denial, ForkRequest, Resources, Span};
+use brood_plugin::types::{Denial, ForkRequest, Resources};
 
-use crate::gift::{After, Gift, Place, Variable};
+use crate::gift::{Gift, Place, Variable};
 use crate::host_name::HostName;
+use crate::own::{self, Own};
 use crate::text::{placeholders, replaced};
 
 /// Most rules, and most patches of all rules together, that the engine takes in one plan.
-const MOST: usize = 4096;
+pub(crate) const MOST: usize = 4096;
 
 /// The plan, or why there is none.
 #[must_use]
@@ -95,7 +96,12 @@ impl<'a> Laid<'a> {
                     let target = SecretTarget::Env((*name).to_owned());
                     shared.push(secret_patch(secret, version.as_deref(), target));
                 }
-                Variable::Values(..) | Variable::Numbers(..) => own.push((*name, *variable)),
+                Variable::Values(list, after) => {
+                    own.push((*name, Own::Values(list, *after)));
+                }
+                Variable::Numbers(first, step) => {
+                    own.push((*name, Own::Numbers(*first, *step)));
+                }
             }
         }
         for (path, place) in &self.files {
@@ -111,7 +117,7 @@ impl<'a> Laid<'a> {
         {
             shared.push(Patch::TtlMs(ttl));
         }
-        let rules = rules(&own, brief)?;
+        let rules = own::rules(&own, brief)?;
         if shared.len() > MOST {
             return Err(format!(
                 "{} changes for each daughter, {MOST} are possible",
@@ -173,7 +179,7 @@ fn narrow<T: Ord + Copy>(so_far: &mut Option<T>, most: Option<T>) {
 }
 
 /// A text with the names of the request filled in.
-fn filled(text: &str, request: &ForkRequest) -> Result<String, String> {
+pub(crate) fn filled(text: &str, request: &ForkRequest) -> Result<String, String> {
     // Most texts have no placeholder, and a search for one byte costs a tenth of one for two.
     if !text.contains('$') {
         return Ok(text.to_owned());
@@ -232,75 +238,4 @@ fn file_patch(path: &str, place: &Place, request: &ForkRequest) -> Result<Patch,
             content: Content::Template(filled(content, request)?),
         }),
     })
-}
-
-/// The rules for variables of which each daughter has a value of her own.
-fn rules(own: &[(&str, &Variable)], brief: &Brief) -> Result<Vec<Rule>, String> {
-    let mut rules: Vec<Rule> = Vec::new();
-    if own.is_empty() {
-        return Ok(rules);
-    }
-    let mut patches = 0;
-    for offset in 0..brief.daughters.count {
-        let index = brief.daughters.first.checked_add(offset);
-        let index = index.ok_or("the daughters' indices exceed 32 bits")?;
-        let mut values = Vec::with_capacity(own.len());
-        for (name, variable) in own {
-            let value = value(name, variable, index, &brief.request)?;
-            values.push(Patch::SetEnv(((*name).to_owned(), value)));
-        }
-        if let Some(last) = rules.last_mut().filter(|last| last.patches == values) {
-            last.daughters.count += 1;
-            continue;
-        }
-        patches += values.len();
-        if patches > MOST {
-            let count = brief.daughters.count;
-            return Err(format!(
-                "{count} daughters with values of their own need more than {MOST} changes"
-            ));
-        }
-        rules.push(Rule {
-            daughters: Span {
-                first: index,
-                count: 1,
-            },
-            patches: values,
-        });
-    }
-    Ok(rules)
-}
-
-/// The value of a variable for the daughter with an index.
-fn value(
-    name: &str,
-    variable: &Variable,
-    index: u32,
-    request: &ForkRequest,
-) -> Result<String, String> {
-    match variable {
-        Variable::Numbers(first, step) => {
-            let added = i64::from(index).checked_mul(*step);
-            let number = added.and_then(|added| first.checked_add(added));
-            let number =
-                number.ok_or_else(|| format!("{name} of daughter {index} exceeds 64 bits"))?;
-            Ok(number.to_string())
-        }
-        Variable::Values(list, after) => {
-            let at = usize::try_from(index).unwrap_or(usize::MAX);
-            let at = match after {
-                After::Refusal => at,
-                After::Beginning => at.checked_rem(list.len()).unwrap_or(0),
-                After::Last => at.min(list.len().saturating_sub(1)),
-            };
-            let missing = || {
-                format!(
-                    "{name} has {} values, and none for daughter {index}",
-                    list.len()
-                )
-            };
-            filled(list.get(at).ok_or_else(missing)?, request)
-        }
-        Variable::Set(_) | Variable::Unset | Variable::Secret(..) => Ok(String::new()),
-    }
 }

@@ -67,7 +67,8 @@ impl Ring {
         self.records.push_back(record);
     }
 
-    fn trim(&mut self, now: Now) {
+    /// Lets go of what is over the bounds, into the caller's hands.
+    fn trim(&mut self, now: Now, gone: &mut Vec<Arc<Record>>) {
         let Retention { kib, age_ms } = self.bounds;
         let too_old = |record: &Record| {
             record.now.as_unix_millis().saturating_add(age_ms) < now.as_unix_millis()
@@ -76,7 +77,7 @@ impl Ring {
             && (self.bytes > kib << 10 || too_old(first))
         {
             self.bytes -= first.size();
-            self.records.pop_front();
+            gone.extend(self.records.pop_front());
             self.gone += 1;
         }
     }
@@ -108,7 +109,7 @@ pub trait RecordSink: Send + Sync {
 
 /// The latest records, in memory. Each goes on to the sink, if there is one.
 pub struct RecordLog {
-    // A leaf lock.
+    // A leaf lock. No record is made or freed under it: each is many blocks, most of them another thread's.
     rings: Mutex<Rings>,
     sink: Option<Arc<dyn RecordSink>>,
 }
@@ -142,29 +143,36 @@ impl RecordLog {
         record.number
     }
 
-    fn keep(&self, mut record: Record) -> Arc<Record> {
+    fn keep(&self, record: Record) -> Arc<Record> {
         let now = record.now;
+        let mut record = Arc::new(record);
+        let mut gone = Vec::with_capacity(4);
         let mut rings = self.lock();
-        record.number = rings.next;
+        // Nobody else has it yet.
+        if let Some(record) = Arc::get_mut(&mut record) {
+            record.number = rings.next;
+        }
         rings.next += 1;
-        let record = Arc::new(record);
         if record.matters() {
             rings.matters.push(Arc::clone(&record));
         } else {
             rings.routine.push(Arc::clone(&record));
         }
-        rings.routine.trim(now);
-        rings.matters.trim(now);
+        rings.routine.trim(now, &mut gone);
+        rings.matters.trim(now, &mut gone);
+        drop(rings);
         record
     }
 
     /// All records that are still there at `now`, in order of their numbers.
     pub fn all(&self, now: Now) -> Vec<Arc<Record>> {
+        let mut gone = Vec::new();
         let mut rings = self.lock();
-        rings.routine.trim(now);
-        rings.matters.trim(now);
+        rings.routine.trim(now, &mut gone);
+        rings.matters.trim(now, &mut gone);
         let both = rings.routine.records.iter().chain(&rings.matters.records);
         let mut records: Vec<_> = both.map(Arc::clone).collect();
+        drop(rings);
         records.sort_by_key(|record| record.number);
         records
     }

@@ -116,3 +116,18 @@ fn indices_beyond_32_bits_are_refused() {
         "the daughters' indices exceed 32 bits"
     );
 }
+
+#[test]
+fn neighbours_with_the_same_text_share_a_rule_unless_another_variable_differs() {
+    let list = r#"{"list": ["a", "a", "b", "b", "a"]}"#;
+    let give = format!(r#"{{"values": {{"X": {list}}}}}"#);
+    let runs = [rule(0, 2, "a"), rule(2, 2, "b"), rule(4, 1, "a")];
+    assert_eq!(rules(&give, &brief(5)), runs);
+    let give = format!(
+        r#"{{"give": {{"values": {{"X": {list}}}, "numbers": {{"Y": {{"first": -1}}}}}}}}"#
+    );
+    let plan = planned(&give, &brief(5));
+    let second = plan.rules.get(1).unwrap();
+    assert_eq!(plan.rules.len(), 5);
+    assert_eq!(second.patches, [env("X", "a"), env("Y", "0")]);
+}

@@ -52,7 +52,7 @@ impl Block {
     }
 
     fn is_in(&self, heap: &Heap) -> bool {
-        heap.offset(self.start).is_some()
+        heap.owns(self.start)
     }
 }
 
@@ -66,9 +66,9 @@ fn blocks_keep_their_bytes_in_any_order_of_calls() {
         seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (seed >> 8) as usize % below
     };
-    for step in 0..20_000 {
+    for step in 0..4000 {
         match next(4) {
-            0 | 1 if blocks.len() < 60 => {
+            0 | 1 if blocks.len() < 400 => {
                 let block = Block::new(&heap, 1 + next(3000), 1 << next(6), (step % 251) as u8);
                 blocks.push(block);
             }
@@ -89,20 +89,42 @@ fn blocks_keep_their_bytes_in_any_order_of_calls() {
             && blocks.iter().any(|block| !block.is_in(&heap))
     );
     blocks.into_iter().for_each(|block| block.free(&heap));
-    assert_eq!((heap.used.get(), heap.alive.get()), (0, 0));
+    assert_eq!((heap.at.get(), heap.alive.get()), (heap.first(), 0));
 }
 
 #[test]
-fn arena_is_empty_again_when_nothing_is_alive_and_full_one_is_left_alone() {
+fn arenas_are_empty_again_when_nothing_is_alive_and_full_ones_are_left_alone() {
     let heap = Box::new(Heap::new());
-    let whole = Block::new(&heap, SIZE, 16, 1);
-    let more = Block::new(&heap, 1, 1, 2);
-    assert!(whole.is_in(&heap) && !more.is_in(&heap));
-    whole.free(&heap);
-    let again = Block::new(&heap, SIZE, 16, 3);
-    assert!(again.is_in(&heap));
-    again.free(&heap);
-    more.free(&heap);
+    for round in 0..3 {
+        let first = Block::new(&heap, SIZE, 16, 1);
+        assert_eq!(first.start, heap.first(), "{round}");
+        let second = Block::new(&heap, MORE, 16, 2);
+        assert_eq!(second.start, heap.more.get(), "{round}");
+        let third = Block::new(&heap, 1, 1, 3);
+        assert!(!third.is_in(&heap), "{round}");
+        first.free(&heap);
+        let fourth = Block::new(&heap, 1, 1, 4);
+        assert!(!fourth.is_in(&heap), "the second is in use: {round}");
+        second.free(&heap);
+        third.free(&heap);
+        fourth.free(&heap);
+    }
+}
+
+#[test]
+fn block_that_no_arena_has_room_for_is_the_systems_and_leaves_both_as_they_are() {
+    let heap = Box::new(Heap::new());
+    let small = Block::new(&heap, 8, 8, 1);
+    let large = Block::new(&heap, MORE + 1, 16, 2);
+    let aligned = Block::new(&heap, 8, 64, 3);
+    assert!(!large.is_in(&heap) && !aligned.is_in(&heap));
+    assert_eq!(
+        (heap.start.get(), heap.more.get().is_null()),
+        (heap.first(), true)
+    );
+    for block in [small, large, aligned] {
+        block.free(&heap);
+    }
 }
 
 #[test]
@@ -111,13 +133,19 @@ fn last_block_grows_and_shrinks_where_it_is() {
     let first = Block::new(&heap, 100, 8, 1);
     let mut last = Block::new(&heap, 100, 8, 2);
     let start = last.start;
+    let used = || heap.at.get().addr() - heap.first().addr();
     last.grow(&heap, SIZE - 104);
     assert_eq!(last.start, start);
     last.grow(&heap, 10);
-    assert_eq!((last.start, heap.used.get()), (start, 114));
+    assert_eq!((last.start, used()), (start, 114));
     last.grow(&heap, SIZE);
-    assert!(!last.is_in(&heap), "it does not fit any more");
-    assert_eq!(heap.used.get(), 104, "its place is free");
+    assert_eq!(last.start, heap.more.get(), "it does not fit any more");
+    // The arena in use is the second.
+    last.grow(&heap, MORE);
+    assert_eq!(last.start, heap.more.get());
+    last.grow(&heap, MORE + 1);
+    assert!(!last.is_in(&heap), "nor into the second");
+    assert_eq!(heap.at.get(), heap.more.get(), "its place is free");
     first.free(&heap);
     last.free(&heap);
 }
