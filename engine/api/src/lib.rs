@@ -20,6 +20,7 @@ mod operation;
 mod page;
 pub mod policy;
 mod problem;
+pub mod secret;
 pub mod template;
 pub mod tenant;
 mod time;

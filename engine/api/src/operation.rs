@@ -225,6 +225,12 @@ ids! {
     ListProblems = "listProblems",
     /// Shows one.
     ShowProblem = "showProblem",
+    /// Lists secrets.
+    ListSecrets = "listSecrets",
+    /// Puts one.
+    PutSecret = "putSecret",
+    /// Removes one.
+    RemoveSecret = "removeSecret",
     /// Lists templates.
     ListTemplates = "listTemplates",
     /// Makes one.

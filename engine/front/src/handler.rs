@@ -3,6 +3,7 @@
 mod key;
 mod look;
 mod machine;
+mod secret;
 mod template;
 
 use brood_api::OperationId;
@@ -44,6 +45,9 @@ pub(crate) async fn handle(id: OperationId, call: Call) -> Result<Answer, Refusa
         OperationId::ShowTemplate => template::show(&call),
         OperationId::CreateTemplate => template::create(&call).await,
         OperationId::RemoveTemplate => template::remove(&call).await,
+        OperationId::ListSecrets => secret::list(&call),
+        OperationId::PutSecret => secret::put(&call).await,
+        OperationId::RemoveSecret => secret::remove(&call).await,
         OperationId::ListKeys => key::list(&call),
         OperationId::CreateKey => key::create(&call).await,
         OperationId::RevokeKey => key::revoke(&call).await,

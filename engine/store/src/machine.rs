@@ -271,6 +271,8 @@ impl Write<'_> {
         let labels = "DELETE FROM machine_labels
              WHERE seq = (SELECT seq FROM machines WHERE id = ?1 AND ended_ms IS NULL)";
         self.execute(labels, [id.as_bytes()])?;
+        let given = "DELETE FROM machine_secrets WHERE machine = ?1";
+        self.execute(given, [id.as_bytes()])?;
         let end = "UPDATE machines SET state = 'ended', ended_ms = ?3, ending = ?2
              WHERE id = ?1 AND ended_ms IS NULL";
         let changed = self.execute(end, (id.as_bytes(), how, now.as_millis()))?;

@@ -11,6 +11,7 @@ use crate::machine::{
 };
 use crate::policy::Decisions;
 use crate::problem::RegistryEntry;
+use crate::secret::{Secret, SecretList, SecretSpec};
 use crate::template::{Template, TemplateSpec};
 use crate::tenant::{NewTenant, TenantSpec};
 use crate::{ListQuery, Page, Registry};
@@ -19,6 +20,7 @@ const CHECKPOINTS: &str = "/v1/checkpoints";
 const CHECKPOINT: &str = "/v1/checkpoints/{checkpoint}";
 const MACHINES: &str = "/v1/machines";
 const MACHINE: &str = "/v1/machines/{machine}";
+const SECRET: &str = "/v1/secrets/{name}";
 const TEMPLATES: &str = "/v1/templates";
 const TEMPLATE: &str = "/v1/templates/{template}";
 
@@ -141,6 +143,27 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Shows a kind of problem",
     )
     .finds::<RegistryEntry>(),
+    get(
+        Id::ListSecrets,
+        "/v1/secrets",
+        "Lists the tenant's secrets by name; values are never shown",
+    )
+    .needs(Scope::Read)
+    .finds::<SecretList>(),
+    put(
+        Id::PutSecret,
+        SECRET,
+        "Gives a secret a value, as a new version",
+    )
+    .needs(Scope::Write)
+    .takes::<SecretSpec>()
+    .finds::<Secret>(),
+    delete(
+        Id::RemoveSecret,
+        SECRET,
+        "Removes all versions of a secret; machines keep what they were given",
+    )
+    .needs(Scope::Write),
     get(
         Id::ListTemplates,
         TEMPLATES,

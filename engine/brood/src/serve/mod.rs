@@ -5,9 +5,10 @@
 
 mod config;
 mod plugin_state;
+mod secret_key;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -58,6 +59,8 @@ pub async fn open(config: &Config) -> anyhow::Result<Opened> {
     fs::create_dir(&run).with_context(|| format!("making {}", run.display()))?;
     let host = Host::open(&program, config.guest_files.as_deref(), &run)?;
     let engine = Engine::open(store, host, panels).await?;
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    engine.unlock_secrets(secret_key::load(&config.state, credentials.as_deref())?)?;
     Ok(Opened {
         engine,
         _plugins: plugins,

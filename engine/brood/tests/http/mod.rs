@@ -1,13 +1,16 @@
 //! A server over a real socket, with real cells and the real database, and a client that says exactly what it is told to.
 
+#![allow(dead_code, reason = "each test program uses a part")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use brood_front::Options;
 use brood_service::engine::Engine;
 use brood_service::host::Host;
+use brood_service::secret::{KEY_BYTES, SecretKey};
 use brood_store::{Store, StoreOptions};
 use brood_testkit::scratch;
 use serde_json::Value;
@@ -29,7 +32,7 @@ pub(crate) struct Server {
     stop: Option<oneshot::Sender<()>>,
     served: Option<JoinHandle<std::io::Result<()>>>,
     runtime: Runtime,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
     // Last: bindings call into it.
     _bound: Bound,
 }
@@ -88,6 +91,8 @@ impl Server {
             let host = Host::open(&program, None, path).expect("a host");
             let panels = bound.open(policy).expect("binds");
             let engine = Engine::open(store, host, panels).await.expect("an engine");
+            let sealed_with = SecretKey::of(&[7; KEY_BYTES]);
+            engine.unlock_secrets(sealed_with).expect("it opens");
             let key = engine.first_key("acme").await.expect("a key");
             let key = key.expect("it is the first").reveal().to_owned();
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
@@ -105,9 +110,14 @@ impl Server {
             stop: Some(stop),
             served,
             runtime,
-            _directory: directory,
+            directory,
             _bound: bound,
         })
+    }
+
+    /// Everything that it keeps, one file after another.
+    pub(crate) fn kept(&self) -> Vec<u8> {
+        bytes_below(self.directory.path())
     }
 
     /// A connection.
@@ -196,7 +206,29 @@ pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn request(line: &str, headers: &[(&str, &str)], body: &str) -> String {
+/// All bytes of all files below a directory.
+pub(crate) fn bytes_below(directory: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for entry in std::fs::read_dir(directory).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let kind = entry.file_type().expect("a kind");
+        if kind.is_dir() {
+            bytes.extend(bytes_below(&entry.path()));
+        } else if kind.is_file() {
+            bytes.extend(std::fs::read(entry.path()).expect("it is read"));
+        }
+    }
+    bytes
+}
+
+/// Whether bytes hold some text.
+pub(crate) fn holds(bytes: &[u8], text: &str) -> bool {
+    bytes
+        .windows(text.len())
+        .any(|some| some == text.as_bytes())
+}
+
+pub(crate) fn request(line: &str, headers: &[(&str, &str)], body: &str) -> String {
     let mut request = format!("{line} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));

@@ -17,13 +17,15 @@ use super::guest::{Brood, Brought, Guest};
 use super::intent::{Begun, Intention, close, hold_rows, record};
 use super::life::Living;
 use super::owner::After;
+use super::secret;
 use super::{
     Caller, DaughterAnswer, Engine, EngineError, ForkAnswer, Idempotency, MachineAnswer, Scope,
     now, report,
 };
 use crate::ask::{ForkSpec, Mother, MotherKind};
 use crate::fork::wall_clock_ns;
-use crate::path::{Asked, Stamps, Stopped};
+use crate::path::{Asked, Safe, Stamps, Stopped};
+use crate::secret::Given;
 use crate::{identity, node};
 
 /// What becomes of the others where a daughter is missing.
@@ -213,10 +215,24 @@ impl Engine {
             Ok(admitted) => admitted.place(panels, vec![place]).await,
             Err(stopped) => return Ok(Err(stopped)),
         };
+        let given = self.given(source)?;
+        let safe = Safe {
+            vault: &self.vault(caller.tenant()),
+            mother: &given,
+        };
         Ok(match placed {
-            Ok(placed) => placed.plan(panels, first_id).await,
+            Ok(placed) => placed.plan(panels, first_id, safe).await,
             Err(stopped) => Err(stopped),
         })
+    }
+
+    /// What the mother was given.
+    fn given(&self, source: &Source) -> Result<Vec<Given>, EngineError> {
+        let Source::Machine(row) = source else {
+            return Ok(Vec::new());
+        };
+        let rows = self.store().read(|read| read.given(row.born.id))?;
+        Ok(rows.into_iter().map(secret::given).collect())
     }
 }
 
@@ -336,8 +352,11 @@ impl Job {
             return (Err(EngineError::Failed(missing.join("; "))), Vec::new());
         }
         let (mut guests, mut daughters, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+        let mut given = Vec::new();
         for one in lived {
             let row = self.row(&one);
+            let secrets = &one.stamp.secrets;
+            given.push(secrets.given().map(secret::given_row).collect::<Vec<_>>());
             daughters.push(DaughterAnswer {
                 machine: MachineAnswer::from(row.clone()),
                 hostname: one.stamp.identity.hostname,
@@ -360,8 +379,9 @@ impl Job {
         let (intent, tenant, kept) = (self.intent, self.caller.tenant().to_owned(), answer.clone());
         let decisions = brood.decisions;
         let write = move |write: &mut Write<'_>| {
-            for row in &rows {
+            for (row, given) in rows.iter().zip(&given) {
                 write.add_machine(row)?;
+                write.add_given(row.id, given)?;
                 let data = serde_json::json!({ "mother": row.mother, "intent": intent });
                 report(write, &tenant, "machine.born", row.id, &data)?;
             }

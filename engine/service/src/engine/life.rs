@@ -169,6 +169,9 @@ impl Engine {
         let kept = answer.clone();
         let write = move |write: &mut Write<'_>| {
             write.add_machine(&point)?;
+            if let Some(mother) = point.mother {
+                write.pass_given_on(mother, point.id)?;
+            }
             let data = serde_json::json!({ "mother": point.mother });
             report(write, &point.tenant, "checkpoint.kept", point.id, &data)?;
             close(write, point.intent, &kept)

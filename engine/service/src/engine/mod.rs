@@ -19,10 +19,11 @@ mod life;
 mod look;
 mod owner;
 mod run;
+mod secret;
 mod stats;
 mod template;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use brood_store::{NewEvent, Store, Write};
 use brood_units::{MachineId, Timestamp};
@@ -31,6 +32,7 @@ use crate::fork::wall_clock_ns;
 use crate::hold::{Held, Holds};
 use crate::host::Host;
 use crate::path::Panels;
+use crate::secret::SecretKey;
 
 pub use brood_store::{
     EventRow, MachineKind, MachineQuery, Page, StoreError, TemplateRow, Visibility,
@@ -47,6 +49,7 @@ pub use guest::GuestKind;
 pub use intent::Idempotency;
 pub use life::Change;
 pub use run::{RunAnswer, RunProgram};
+pub use secret::SecretAnswer;
 pub use stats::StatsAnswer;
 
 use owner::Owners;
@@ -65,6 +68,7 @@ struct Inner {
     owners: Owners,
     templates: Templates,
     holds: Mutex<Holds>,
+    secret_key: OnceLock<SecretKey>,
 }
 
 impl Engine {
@@ -82,6 +86,7 @@ impl Engine {
                 owners: Owners::default(),
                 templates: Templates::default(),
                 holds: Mutex::default(),
+                secret_key: OnceLock::new(),
             }),
         };
         engine.bury_the_lost().await?;

@@ -13,6 +13,8 @@ use super::*;
 use crate::ask::{Mother, MotherKind};
 use crate::hold::Holds;
 
+mod secret;
+
 /// A decider that is a function of its ask.
 struct By<F>(F);
 
@@ -127,11 +129,21 @@ fn way(
     room: &[u32],
     holds: &mut Holds,
 ) -> Result<Stamps, Box<Stopped>> {
+    way_with(spec, panels, room, holds, Safe::EMPTY)
+}
+
+fn way_with(
+    spec: &ForkSpec,
+    panels: &Panels,
+    room: &[u32],
+    holds: &mut Holds,
+    safe: Safe<'_>,
+) -> Result<Stamps, Box<Stopped>> {
     let reviewed = ready(asked(spec).review(panels, Facts::default()))?;
     let placed = ready(reviewed.commit(holds)?.place(panels, nodes(room)))?;
     let mut first = [0; 16];
     first[15] = 9;
-    ready(placed.plan(panels, MachineId::from_bytes(first)))
+    ready(placed.plan(panels, MachineId::from_bytes(first), safe))
 }
 
 #[test]
