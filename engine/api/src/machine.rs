@@ -209,6 +209,15 @@ pub struct Machine {
     pub ending: Option<String>,
 }
 
+/// What a machine costs its host at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MachineStats {
+    /// Memory that nobody shares with it, KiB. Nothing else comes back when it ends.
+    pub private_kib: u64,
+    /// The same with its part of what it shares (Pss), KiB: those of all machines add up to what they take together.
+    pub pss_kib: u64,
+}
+
 /// A lineage: everybody, mothers before daughters. Who is whose daughter says `mother`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Tree {

@@ -18,6 +18,7 @@ use utoipa::openapi::{
 };
 
 use crate::operation::{Body, Described, Operation, Reply, Verb, schema};
+use crate::tenant::Tenant;
 use crate::{Code, IdText, Problem};
 
 /// What a request may come to.
@@ -39,6 +40,8 @@ pub fn document(status: impl Fn(Outcome) -> u16) -> OpenApi {
     let mut schemas = Schemas::default();
     schemas.add(schema::<Problem>());
     schemas.add(schema::<IdText>());
+    // A page does not bring the schema of what is on it, and no operation shows one alone.
+    schemas.add(schema::<Tenant>());
     let mut paths = PathsBuilder::new();
     for operation in Operation::ALL {
         let method = match operation.verb {

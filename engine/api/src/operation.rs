@@ -195,6 +195,8 @@ ids! {
     CreateKey = "createKey",
     /// Revokes one.
     RevokeKey = "revokeKey",
+    /// Makes a key in the place of another.
+    RotateKey = "rotateKey",
     /// Lists machines.
     ListMachines = "listMachines",
     /// Makes one.
@@ -217,6 +219,10 @@ ids! {
     ResumeMachine = "resumeMachine",
     /// Shows its lineage.
     ShowTree = "showTree",
+    /// What it costs.
+    MachineStats = "machineStats",
+    /// Who is bound to which hook.
+    ListPolicies = "listPolicies",
     /// What policies said about a request.
     Decisions = "decisions",
     /// The document.
@@ -241,6 +247,8 @@ ids! {
     RemoveTemplate = "removeTemplate",
     /// Forks one.
     ForkTemplate = "forkTemplate",
+    /// Lists tenants.
+    ListTenants = "listTenants",
     /// Makes one.
     CreateTenant = "createTenant",
     /// Whether the server lives.

@@ -44,4 +44,5 @@ pub use plugin_state::{PluginEntry, PluginValue};
 pub use reader::Read;
 pub use secret::{SecretRow, SecretSummary};
 pub use template::{TemplateRow, Visibility};
+pub use tenant::TenantRow;
 pub use writer::{Pending, Write};

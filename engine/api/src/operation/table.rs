@@ -5,15 +5,16 @@ use crate::event::{EventQuery, Events};
 use crate::exec::{Exec, ExecSpec};
 use crate::fork::{ForkAnswer, ForkSpec};
 use crate::info::{Health, Info};
-use crate::key::{KeySpec, Keys, NewKey, Scope};
+use crate::key::{KeySpec, Keys, NewKey, RotateSpec, Scope};
 use crate::machine::{
-    EndAnswer, EndQuery, Machine, MachineListQuery, MachineSpec, NamedMachineSpec, Tree,
+    EndAnswer, EndQuery, Machine, MachineListQuery, MachineSpec, MachineStats, NamedMachineSpec,
+    Tree,
 };
-use crate::policy::Decisions;
+use crate::policy::{Bindings, Decisions};
 use crate::problem::RegistryEntry;
 use crate::secret::{Secret, SecretList, SecretSpec};
 use crate::template::{Template, TemplateSpec};
-use crate::tenant::{NewTenant, TenantSpec};
+use crate::tenant::{NewTenant, Tenant, TenantSpec};
 use crate::{ListQuery, Page, Registry};
 
 const CHECKPOINTS: &str = "/v1/checkpoints";
@@ -21,6 +22,7 @@ const CHECKPOINT: &str = "/v1/checkpoints/{checkpoint}";
 const MACHINES: &str = "/v1/machines";
 const MACHINE: &str = "/v1/machines/{machine}";
 const SECRET: &str = "/v1/secrets/{name}";
+const TENANTS: &str = "/v1/tenants";
 const TEMPLATES: &str = "/v1/templates";
 const TEMPLATE: &str = "/v1/templates/{template}";
 
@@ -130,6 +132,20 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .needs(Scope::Read)
     .finds::<Tree>(),
+    get(
+        Id::MachineStats,
+        "/v1/machines/{machine}/stats",
+        "What a machine costs its host at this moment",
+    )
+    .needs(Scope::Read)
+    .finds::<MachineStats>(),
+    get(
+        Id::ListPolicies,
+        "/v1/policies",
+        "Lists who is bound to which hook, and what became of the calls",
+    )
+    .needs(Scope::Operator)
+    .finds::<Bindings>(),
     get(Id::Document, "/v1/openapi.json", "This document").finds::<serde_json::Value>(),
     get(
         Id::ListProblems,
@@ -223,6 +239,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .makes::<NewKey>(),
     delete(Id::RevokeKey, "/v1/keys/{key}", "Revokes a key").needs(Scope::Keys),
     post(
+        Id::RotateKey,
+        "/v1/keys/{key}/rotate",
+        "Makes a key in the place of another; it is shown this once",
+    )
+    .needs(Scope::Keys)
+    .takes::<RotateSpec>()
+    .makes::<NewKey>(),
+    post(
         Id::CreateTemplate,
         TEMPLATES,
         "Makes a template; it is booted and sealed when it is first used",
@@ -230,9 +254,13 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .needs(Scope::Write)
     .takes::<TemplateSpec>()
     .makes::<Template>(),
+    get(Id::ListTenants, TENANTS, "Lists all tenants")
+        .needs(Scope::Operator)
+        .query::<ListQuery>()
+        .finds::<Page<Tenant>>(),
     post(
         Id::CreateTenant,
-        "/v1/tenants",
+        TENANTS,
         "Makes a tenant with its first key; it is shown this once",
     )
     .needs(Scope::Operator)

@@ -34,7 +34,7 @@ pub(crate) struct Server {
     runtime: Runtime,
     directory: tempfile::TempDir,
     // Last: bindings call into it.
-    _bound: Bound,
+    bound: Bound,
 }
 
 /// A response.
@@ -111,8 +111,14 @@ impl Server {
             served,
             runtime,
             directory,
-            _bound: bound,
+            bound,
         })
+    }
+
+    /// SHA-256 of a component that it was started with, in hexadecimal.
+    pub(crate) fn component_digest(&self, name: &str) -> String {
+        let bytes = std::fs::read(self.bound.components().join(name)).expect("it is read");
+        brood_plugin_host::Digest::of(&bytes).hex()
     }
 
     /// Everything that it keeps, one file after another.

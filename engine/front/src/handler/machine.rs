@@ -3,7 +3,8 @@
 use brood_api::exec::{Exec, ExecEnd, ExecSpec};
 use brood_api::fork::{self as wire, ForkSpec as WireFork};
 use brood_api::machine::{
-    EndAnswer, EndQuery, Machine, MachineListQuery, MachineSpec, NamedMachineSpec, Tree,
+    EndAnswer, EndQuery, Machine, MachineListQuery, MachineSpec, MachineStats, NamedMachineSpec,
+    Tree,
 };
 use brood_api::{Code, Page as WirePage};
 use brood_service::ask::{ForkSpec, Secrets, StampFile};
@@ -78,6 +79,16 @@ pub(super) fn tree(call: &Call) -> Result<Answer, Refusal> {
     let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
     let lineage = nodes.first().map_or(id, |first| first.lineage);
     Answer::of(&Tree { lineage, nodes })
+}
+
+pub(super) async fn stats(call: &Call) -> Result<Answer, Refusal> {
+    let id = known(call, MACHINE)?.id;
+    let stats = call.engine().stats(call.caller()?, id).await;
+    let stats = stats.map_err(problem)?;
+    Answer::of(&MachineStats {
+        private_kib: stats.private_kib,
+        pss_kib: stats.pss_kib,
+    })
 }
 
 pub(super) async fn create(mut call: Call) -> Result<Answer, Refusal> {

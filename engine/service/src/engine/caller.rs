@@ -138,6 +138,16 @@ impl From<KeyRow> for KeyAnswer {
 pub struct Token(String);
 
 impl Token {
+    /// One that nobody knows.
+    pub(super) fn draw() -> Result<Self, EngineError> {
+        let mut token = KEY_PREFIX.to_owned();
+        for half in [identity::machine_id(), identity::machine_id()] {
+            let half = half.map_err(|error| EngineError::failed(&error))?;
+            token.push_str(&half.to_string());
+        }
+        Ok(Self(token))
+    }
+
     /// Its text, for the one who gets it.
     pub fn reveal(&self) -> &str {
         &self.0
@@ -250,8 +260,7 @@ impl Engine {
     ) -> Result<(KeyAnswer, Token), EngineError> {
         caller.may(Scope::Operator)?;
         check_name("tenant", name)?;
-        let known = self.store().read(|read| read.tenants())?;
-        if known.iter().any(|tenant| tenant == name) {
+        if self.store().read(|read| read.has_tenant(name))? {
             let words = format!("there is a tenant '{name}': choose another name");
             return Err(EngineError::Conflict(words));
         }
@@ -259,18 +268,13 @@ impl Engine {
     }
 
     async fn add_key(&self, tenant: &str, key: NewKey) -> Result<(KeyAnswer, Token), EngineError> {
-        let failed = |error: anyhow::Error| EngineError::failed(&error);
-        let halves = [identity::machine_id(), identity::machine_id()];
-        let mut token = KEY_PREFIX.to_owned();
-        for half in halves {
-            token.push_str(&half.map_err(failed)?.to_string());
-        }
+        let token = Token::draw()?;
         let row = KeyRow {
-            id: KeyId::from_bytes(*identity::machine_id().map_err(failed)?.as_bytes()),
+            id: key_id()?,
             tenant: tenant.to_owned(),
             project: key.project,
             name: key.name,
-            hash: Sha256::digest(&token).into(),
+            hash: Sha256::digest(token.reveal()).into(),
             scopes: key
                 .scopes
                 .iter()
@@ -287,6 +291,11 @@ impl Engine {
                 write.add_key(&row)
             })
             .await?;
-        Ok((answer, Token(token)))
+        Ok((answer, token))
     }
+}
+
+pub(super) fn key_id() -> Result<KeyId, EngineError> {
+    let id = identity::machine_id().map_err(|error| EngineError::failed(&error))?;
+    Ok(KeyId::from_bytes(*id.as_bytes()))
 }

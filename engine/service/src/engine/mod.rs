@@ -18,6 +18,7 @@ mod intent;
 mod life;
 mod look;
 mod owner;
+mod rotate;
 mod run;
 mod secret;
 mod stats;

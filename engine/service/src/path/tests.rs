@@ -85,6 +85,10 @@ impl<H: Hook> Panel<H> for Nobody {
     fn hear(&self, _: Now, _: H::Ask) -> Hearing<'_, H> {
         Box::pin(std::future::ready(Vec::<Said<H>>::new()))
     }
+
+    fn bound(&self) -> Vec<brood_hooks::Bound> {
+        Vec::new()
+    }
 }
 
 fn asked(spec: &ForkSpec) -> Asked {

@@ -86,6 +86,10 @@ impl Panel<Mutation> for Permitted {
         };
         Box::pin(std::future::ready(vec![said]))
     }
+
+    fn bound(&self) -> Vec<brood_hooks::Bound> {
+        Vec::new()
+    }
 }
 
 fn giving(plan: Planner) -> Panels {
