@@ -219,6 +219,8 @@ ids! {
     ResumeMachine = "resumeMachine",
     /// Shows its lineage.
     ShowTree = "showTree",
+    /// Sets its time to live.
+    SetTtl = "setTtl",
     /// What it costs.
     MachineStats = "machineStats",
     /// Who is bound to which hook.

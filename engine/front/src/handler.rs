@@ -30,6 +30,7 @@ pub(crate) async fn handle(id: OperationId, call: Call) -> Result<Answer, Refusa
         OperationId::ListCheckpoints => machine::list(&call, machine::CHECKPOINT),
         OperationId::ShowMachine => machine::show(&call, machine::MACHINE),
         OperationId::ShowCheckpoint => machine::show(&call, machine::CHECKPOINT),
+        OperationId::SetTtl => machine::set_ttl(&call).await,
         OperationId::MachineStats => machine::stats(&call).await,
         OperationId::ShowTree => machine::tree(&call),
         OperationId::CreateMachine => machine::create(call).await,

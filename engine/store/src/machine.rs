@@ -100,6 +100,10 @@ pub struct Born {
     pub created: Timestamp,
     /// When it ends by itself.
     pub expires: Option<Timestamp>,
+    /// When it ends by itself at the latest, as it was admitted.
+    pub granted: Option<Timestamp>,
+    /// How long nobody may ask anything of it before it ends, milliseconds.
+    pub idle_ms: Option<u64>,
 }
 
 /// When and how a machine ended, if it did.
@@ -158,6 +162,8 @@ pub(crate) fn machine(row: &Row<'_>) -> Result<MachineRow, StoreError> {
             intent: IntentId::from_bytes(bytes(row, "intent")?),
             created: time(row, "created_ms")?,
             expires: maybe_time(row, "expires_ms")?,
+            granted: maybe_time(row, "granted_ms")?,
+            idle_ms: get::<Option<i64>>(row, "idle_ms")?.map(i64::unsigned_abs),
         },
         life,
     })
@@ -204,8 +210,9 @@ impl Write<'_> {
     /// [`StoreError::Exists`] if one of the tenant lives under its name, or the database cannot be written.
     pub fn add_machine(&mut self, born: &Born) -> Result<(), StoreError> {
         let sql = "INSERT INTO machines (id, tenant, project, name, kind, mother, lineage, template, generation,
-                state, vcpu_milli, memory_mib, disk_mib, labels, intent, created_ms, expires_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
+                state, vcpu_milli, memory_mib, disk_mib, labels, intent, created_ms, expires_ms, granted_ms,
+                idle_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
         self.execute(
             sql,
             rusqlite::params![
@@ -226,6 +233,9 @@ impl Write<'_> {
                 born.intent.as_bytes(),
                 born.created.as_millis(),
                 millis(born.expires),
+                millis(born.granted),
+                born.idle_ms
+                    .map(|idle| i64::try_from(idle).unwrap_or(i64::MAX)),
             ],
         )?;
         let seq = self.connection.last_insert_rowid();

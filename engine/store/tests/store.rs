@@ -64,6 +64,8 @@ fn born(n: u32, label: &str) -> Born {
         intent: INTENT,
         created: NOW,
         expires: Some(NOW.after(5)),
+        granted: None,
+        idle_ms: None,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::info::{Health, Info};
 use crate::key::{KeySpec, Keys, NewKey, RotateSpec, Scope};
 use crate::machine::{
     EndAnswer, EndQuery, Machine, MachineListQuery, MachineSpec, MachineStats, NamedMachineSpec,
-    Tree,
+    Tree, TtlSpec,
 };
 use crate::policy::{Bindings, Decisions};
 use crate::problem::RegistryEntry;
@@ -132,6 +132,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .needs(Scope::Read)
     .finds::<Tree>(),
+    put(
+        Id::SetTtl,
+        "/v1/machines/{machine}/ttl",
+        "Has a machine end sooner, or as late as it was admitted to",
+    )
+    .needs(Scope::Write)
+    .takes::<TtlSpec>()
+    .finds::<Machine>(),
     get(
         Id::MachineStats,
         "/v1/machines/{machine}/stats",

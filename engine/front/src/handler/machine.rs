@@ -4,9 +4,9 @@ use brood_api::exec::{Exec, ExecEnd, ExecSpec};
 use brood_api::fork::{self as wire, ForkSpec as WireFork};
 use brood_api::machine::{
     EndAnswer, EndQuery, Machine, MachineListQuery, MachineSpec, MachineStats, NamedMachineSpec,
-    Tree,
+    Tree, TtlSpec,
 };
-use brood_api::{Code, Page as WirePage};
+use brood_api::{Code, Page as WirePage, Span};
 use brood_service::ask::{ForkSpec, Secrets, StampFile};
 use brood_service::engine::{
     Change, CreateMachine, ForkMachine, MachineKind, MachineQuery, OnError, Page, RunProgram,
@@ -81,6 +81,14 @@ pub(super) fn tree(call: &Call) -> Result<Answer, Refusal> {
     Answer::of(&Tree { lineage, nodes })
 }
 
+pub(super) async fn set_ttl(call: &Call) -> Result<Answer, Refusal> {
+    let spec: TtlSpec = call.body()?;
+    let id = known(call, MACHINE)?.id;
+    let ttl_ms = spec.ttl.map(Span::as_millis);
+    let changed = call.engine().set_ttl(call.caller()?, id, ttl_ms).await;
+    Answer::of(&convert::machine(changed.map_err(problem)?)?)
+}
+
 pub(super) async fn stats(call: &Call) -> Result<Answer, Refusal> {
     let id = known(call, MACHINE)?.id;
     let stats = call.engine().stats(call.caller()?, id).await;
@@ -114,7 +122,8 @@ fn wanted(spec: MachineSpec, reuse: bool) -> CreateMachine {
         name: spec.name,
         reuse,
         labels: spec.labels,
-        ttl_ms: spec.ttl.map(brood_api::Span::as_millis),
+        ttl_ms: spec.ttl.map(Span::as_millis),
+        idle_ms: spec.idle.map(Span::as_millis),
     }
 }
 
@@ -178,10 +187,11 @@ pub(super) fn fork_of(spec: WireFork) -> ForkMachine {
             wire::OnError::End => OnError::EndAll,
         },
         name: None,
+        idle_ms: spec.idle.map(Span::as_millis),
         spec: ForkSpec {
             min_count: spec.min_count.unwrap_or(spec.count),
             labels: spec.labels,
-            ttl_ms: spec.ttl.map(brood_api::Span::as_millis),
+            ttl_ms: spec.ttl.map(Span::as_millis),
             env: spec.env,
             files: files.collect(),
             secrets: match spec.secrets {
@@ -201,7 +211,7 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Refusal> {
         env: spec.env,
         cwd: spec.cwd,
         user: spec.user,
-        timeout_ms: spec.timeout.map(brood_api::Span::as_millis),
+        timeout_ms: spec.timeout.map(Span::as_millis),
     };
     let ran = call.engine().run(call.caller()?, id, program).await;
     let ran = ran.map_err(problem)?;

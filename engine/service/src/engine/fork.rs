@@ -46,6 +46,8 @@ pub struct ForkMachine {
     pub on_error: OnError,
     /// A name, for one that is alone.
     pub name: Option<String>,
+    /// How long nobody may ask anything of one of them before she ends, milliseconds; none is for ever.
+    pub idle_ms: Option<u64>,
 }
 
 /// What daughters are made of.
@@ -132,6 +134,7 @@ impl Engine {
         idempotency: Option<Idempotency>,
     ) -> Result<ForkAnswer, EngineError> {
         let begun = Stopwatch::now();
+        let _busy = self.busy(source.id());
         let stamps = match self.decide(&caller, &source, &fork.spec).await? {
             Ok(stamps) => stamps,
             Err(mut stopped) => {
@@ -406,6 +409,7 @@ impl Job {
     fn row(&self, one: &Brought) -> Born {
         let stamp = &one.stamp;
         let created = now();
+        let expires = stamp.ttl_ms.map(|ttl| created.after(ttl));
         let (mother, lineage, template, generation) = match &self.source {
             Source::Machine(row) => {
                 let born = &row.born;
@@ -437,7 +441,9 @@ impl Job {
             labels: stamp.labels.clone(),
             intent: self.intent,
             created,
-            expires: stamp.ttl_ms.map(|ttl| created.after(ttl)),
+            expires,
+            granted: expires,
+            idle_ms: self.fork.idle_ms,
         }
     }
 

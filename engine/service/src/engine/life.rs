@@ -3,8 +3,6 @@
 //! Invariant: a machine that has ended, by whatever cause, is written down as ended with the cause, once, and its units
 //! are given back.
 
-use std::time::Duration;
-
 use brood_store::{Born, Life, MachineKind, MachineRow, MachineState, Write};
 use brood_units::{MachineId, Timestamp};
 use tokio::io::unix::AsyncFd;
@@ -25,7 +23,8 @@ pub(super) struct Living {
     pub(super) lineage: MachineId,
     tenant: String,
     kind: MachineKind,
-    expires: Option<Timestamp>,
+    pub(super) expires: Option<Timestamp>,
+    pub(super) idle_ms: Option<u64>,
 }
 
 impl Living {
@@ -36,6 +35,7 @@ impl Living {
             tenant: born.tenant.clone(),
             kind: born.kind,
             expires: born.expires,
+            idle_ms: born.idle_ms,
         }
     }
 }
@@ -70,6 +70,7 @@ impl Engine {
             Change::Pause => (MachineState::Paused, "machine.paused"),
             Change::Resume => (MachineState::Running, "machine.resumed"),
         };
+        let _busy = self.busy(id);
         let (engine, living) = (self.clone(), Living::of(&row.born));
         self.work_with(living.clone(), move |mut guest| {
             let done = match change {
@@ -135,8 +136,11 @@ impl Engine {
             intent,
             created: now(),
             expires: None,
+            granted: None,
+            idle_ms: None,
             ..row.born.clone()
         };
+        let _busy = self.busy(row.born.id);
         let (engine, living) = (self.clone(), Living::of(&row.born));
         let kept = self
             .work_with(living, move |mut mother| match mother.checkpoint() {
@@ -221,7 +225,11 @@ impl Engine {
         .await
     }
 
-    async fn end_one(&self, living: Living, how: &'static str) -> Result<(), EngineError> {
+    pub(super) async fn end_one(
+        &self,
+        living: Living,
+        how: &'static str,
+    ) -> Result<(), EngineError> {
         let engine = self.clone();
         self.work_with(living.clone(), move |guest| {
             let reaped = guest.end();
@@ -278,6 +286,7 @@ impl Engine {
 
     /// Sees to it that somebody notices when the machine ends by itself, and that it ends when its time is over.
     pub(super) fn look_after(&self, living: Living, guest: &Guest) {
+        self.watch(living.clone());
         if let Some(process) = guest.process() {
             let (engine, living) = (self.clone(), living.clone());
             tokio::spawn(async move {
@@ -291,10 +300,6 @@ impl Engine {
                     engine.bury(living).await;
                 }
             });
-        }
-        if living.expires.is_some() {
-            let engine = self.clone();
-            tokio::spawn(async move { engine.expire(living).await });
         }
     }
 
@@ -310,22 +315,6 @@ impl Engine {
         });
         // If it cannot be written down, the next start finds it.
         gone.await.ok();
-    }
-
-    async fn expire(&self, living: Living) {
-        let Some(expires) = living.expires else {
-            return;
-        };
-        // The clock may jump: what counts is what it says when the wait is over.
-        loop {
-            let left = now().millis_until(expires);
-            if left == 0 {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(left.min(60_000))).await;
-        }
-        // It may be gone already.
-        self.end_one(living, "its time to live was over").await.ok();
     }
 
     fn write_state(
@@ -355,6 +344,7 @@ impl Engine {
             }
             Ok(was_alive)
         };
+        self.inner.deadlines.forget(id);
         let was_alive = self.store().write(write).wait()?;
         if was_alive {
             // Checkpoints hold nothing, and are not known there.

@@ -11,6 +11,7 @@
 mod answer;
 mod caller;
 mod create;
+mod deadline;
 mod error;
 mod fork;
 mod guest;
@@ -53,6 +54,7 @@ pub use run::{RunAnswer, RunProgram};
 pub use secret::SecretAnswer;
 pub use stats::StatsAnswer;
 
+use deadline::Deadlines;
 use owner::Owners;
 use template::Templates;
 
@@ -70,6 +72,7 @@ struct Inner {
     templates: Templates,
     holds: Mutex<Holds>,
     secret_key: OnceLock<SecretKey>,
+    deadlines: Deadlines,
 }
 
 impl Engine {
@@ -88,6 +91,7 @@ impl Engine {
                 templates: Templates::default(),
                 holds: Mutex::default(),
                 secret_key: OnceLock::new(),
+                deadlines: Deadlines::default(),
             }),
         };
         engine.bury_the_lost().await?;

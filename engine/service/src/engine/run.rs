@@ -68,6 +68,7 @@ impl Engine {
             return Err(EngineError::Invalid(words.to_owned()));
         }
         let row = self.living(caller, id)?;
+        let _busy = self.busy(id);
         let living = Living::of(&row.born);
         // Another conversation with the agent, so that the machine is not away while the program runs.
         let agent = self

@@ -16,3 +16,8 @@ CREATE TABLE machine_secrets (
     version INTEGER NOT NULL,
     PRIMARY KEY (machine, target, place)
 ) STRICT, WITHOUT ROWID;
+
+-- The end that a machine was admitted to, and how long nobody may ask anything of it before it ends.
+ALTER TABLE machines ADD COLUMN granted_ms INTEGER;
+ALTER TABLE machines ADD COLUMN idle_ms INTEGER;
+UPDATE machines SET granted_ms = expires_ms;
