@@ -163,7 +163,7 @@ fn by_status(operation: &Operation, status: &impl Fn(Outcome) -> u16) -> BTreeMa
     let mut codes = vec![];
     if operation.scope.is_some() {
         codes.extend([Code::MissingKey, Code::BadKey, Code::MissingScope]);
-        codes.extend([Code::StoreFailed, Code::Failed]);
+        codes.extend([Code::StoreFailed, Code::Failed, Code::RateLimited]);
     }
     if operation.path.contains('{') {
         codes.push(Code::NotFound);

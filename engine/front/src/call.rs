@@ -44,6 +44,7 @@ impl Call {
         let caller = match operation.scope {
             Some(scope) => {
                 let caller = authenticate(&shared.engine, &parts.headers)?;
+                shared.rates.take(&caller)?;
                 caller.may(service_scope(scope)).map_err(problem)?;
                 Some(caller)
             }

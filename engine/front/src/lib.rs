@@ -15,11 +15,12 @@ mod convert;
 mod fault;
 mod handler;
 mod options;
+mod rate;
 mod route;
 mod server;
 mod state;
 mod status;
 mod stream;
 
-pub use options::Options;
+pub use options::{Bucket, Options};
 pub use server::serve;

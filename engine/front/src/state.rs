@@ -6,6 +6,7 @@ use axum::body::Bytes;
 use brood_service::engine::Engine;
 use tokio::sync::watch;
 
+use crate::rate::Rates;
 use crate::{Options, status};
 
 /// Cloned for each request.
@@ -13,6 +14,7 @@ use crate::{Options, status};
 pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) options: Arc<Options>,
+    pub(crate) rates: Arc<Rates>,
     /// The OpenAPI document, made once.
     pub(crate) document: Bytes,
     /// Becomes true when the server is to stop.
@@ -29,6 +31,7 @@ impl Shared {
             serde_json::to_vec(&brood_api::document(|outcome| status::of(outcome).as_u16()))?;
         Ok(Self {
             engine,
+            rates: Arc::new(Rates::new(&options)),
             options: Arc::new(options),
             document: document.into(),
             stopping,

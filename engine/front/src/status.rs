@@ -27,7 +27,7 @@ fn of_problem(code: Code) -> StatusCode {
         Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Code::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
-        Code::Busy => StatusCode::TOO_MANY_REQUESTS,
+        Code::Busy | Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         Code::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         Code::StoreFailed | Code::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         Code::StoreFull => StatusCode::INSUFFICIENT_STORAGE,

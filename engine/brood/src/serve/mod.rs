@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use brood_front::Options;
+use brood_front::{Bucket, Options};
 use brood_plugin_host::{
     About, Builtins, Host as PluginHost, HostOptions, LogLine, MetricPoint, Observer, Policies,
 };
@@ -155,10 +155,20 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         }
         tracing::info!("stopping: requests that run are answered first");
     };
-    brood_front::serve(listener, engine.clone(), Options::default(), stop).await?;
+    brood_front::serve(listener, engine.clone(), options(config), stop).await?;
     engine.close().await?;
     tracing::info!("stopped; all machines were ended");
     Ok(())
+}
+
+fn options(config: &Config) -> Options {
+    let usual = Options::default();
+    let bucket = |rate: Option<_>, usual| rate.map_or(usual, Bucket::per_second);
+    Options {
+        key_rate: bucket(config.key_rate, usual.key_rate),
+        tenant_rate: bucket(config.tenant_rate, usual.tenant_rate),
+        ..usual
+    }
 }
 
 /// Reads a configuration file over the usual.
