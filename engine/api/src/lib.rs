@@ -8,6 +8,7 @@ mod code;
 mod decode;
 pub mod event;
 pub mod exec;
+pub mod file;
 pub mod fork;
 mod id;
 pub mod info;

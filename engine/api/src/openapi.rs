@@ -32,6 +32,7 @@ pub enum Outcome {
 
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
+const BYTES: &str = "application/octet-stream";
 const STREAM: &str = "text/event-stream";
 const KEY: &str = "key";
 
@@ -117,6 +118,12 @@ fn describe(
         let body = RequestBodyBuilder::new().content(JSON, content);
         builder = builder.request_body(Some(body.required(Some(Required::True)).build()));
     }
+    if let Body::Bytes = operation.body {
+        let schema = ObjectBuilder::new().schema_type(Type::String).build();
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        let body = RequestBodyBuilder::new().content(BYTES, content);
+        builder = builder.request_body(Some(body.required(Some(Required::True)).build()));
+    }
     let code = status(Outcome::Reply(operation.reply)).to_string();
     builder = builder.response(code, reply(operation.reply, schemas));
     for (code, codes) in by_status(operation, status) {
@@ -149,6 +156,7 @@ fn reply(reply: Reply, schemas: &mut Schemas) -> utoipa::openapi::Response {
             .description("Here it is, as one answer or as a stream")
             .content(JSON, json(of))
             .content(STREAM, text()),
+        Reply::Bytes => response.description("Here it is").content(BYTES, text()),
         Reply::Done => response.description("It was done"),
     };
     let id = ObjectBuilder::new().schema_type(Type::String).build();
@@ -173,6 +181,7 @@ fn by_status(operation: &Operation, status: &impl Fn(Outcome) -> u16) -> BTreeMa
     }
     match operation.body {
         Body::None => {}
+        Body::Bytes => codes.extend([Code::InvalidRequest, Code::BodyTooSlow]),
         Body::Json(_) => codes.extend([
             Code::MalformedJson,
             Code::InvalidRequest,
@@ -183,9 +192,10 @@ fn by_status(operation: &Operation, status: &impl Fn(Outcome) -> u16) -> BTreeMa
     }
     if operation.verb != Verb::Get {
         codes.extend([Code::Conflict, Code::StoreFull]);
-        if operation.path.contains("{machine}") || operation.path.contains("{checkpoint}") {
-            codes.push(Code::Ended);
-        }
+    }
+    // Rows can be looked at for ever; what asks the machine itself needs one that is there.
+    if operation.path.contains("{machine}") || operation.path.contains("{checkpoint}") {
+        codes.extend([Code::Conflict, Code::Ended]);
     }
     if operation.takes_idempotency_key() {
         codes.extend([Code::RequestInFlight, Code::IdempotencyKeyReused]);

@@ -50,6 +50,8 @@ pub enum Body {
     None,
     /// JSON of a type.
     Json(#[doc(hidden)] Json),
+    /// Any bytes, as many as there are.
+    Bytes,
 }
 
 /// What is answered if all goes well.
@@ -61,6 +63,8 @@ pub enum Reply {
     Found(#[doc(hidden)] Json),
     /// The same, or a stream of it, as the caller accepts.
     FoundOrStream(#[doc(hidden)] Json),
+    /// Any bytes, as many as there are.
+    Bytes,
     /// Nothing.
     Done,
 }
@@ -127,6 +131,16 @@ impl Operation {
 
     const fn takes<T: ToSchema>(mut self) -> Self {
         self.body = Body::Json(Json(schema::<T>));
+        self
+    }
+
+    const fn takes_bytes(mut self) -> Self {
+        self.body = Body::Bytes;
+        self
+    }
+
+    const fn sends_bytes(mut self) -> Self {
+        self.reply = Reply::Bytes;
         self
     }
 
@@ -221,6 +235,16 @@ ids! {
     ShowTree = "showTree",
     /// Sets its time to live.
     SetTtl = "setTtl",
+    /// Reads a file of it.
+    ReadFile = "readFile",
+    /// Writes one.
+    WriteFile = "writeFile",
+    /// Removes one.
+    RemoveFile = "removeFile",
+    /// Lists a directory of it.
+    ListDirectory = "listDirectory",
+    /// Shows what a path of it is.
+    StatFile = "statFile",
     /// What it costs.
     MachineStats = "machineStats",
     /// Who is bound to which hook.

@@ -30,6 +30,8 @@ pub(crate) enum Answer {
     Timed(Bytes, Stages),
     /// Nothing.
     Done,
+    /// Bytes as they come.
+    Bytes(Body),
     /// A stream of events.
     Stream(Body),
 }
@@ -68,6 +70,7 @@ pub(crate) fn respond(
     let (body, media, mut stages) = match answer {
         Answer::Json(json) => (Body::from(json), Some("application/json"), Vec::new()),
         Answer::Timed(json, stages) => (Body::from(json), Some("application/json"), stages),
+        Answer::Bytes(body) => (body, Some("application/octet-stream"), Vec::new()),
         Answer::Done => (Body::empty(), None, Vec::new()),
         Answer::Stream(body) => (body, Some("text/event-stream"), Vec::new()),
     };

@@ -1,5 +1,6 @@
 //! One function for each operation.
 
+mod file;
 mod key;
 mod look;
 mod machine;
@@ -30,6 +31,11 @@ pub(crate) async fn handle(id: OperationId, call: Call) -> Result<Answer, Refusa
         OperationId::ListCheckpoints => machine::list(&call, machine::CHECKPOINT),
         OperationId::ShowMachine => machine::show(&call, machine::MACHINE),
         OperationId::ShowCheckpoint => machine::show(&call, machine::CHECKPOINT),
+        OperationId::ReadFile => file::read(&call).await,
+        OperationId::WriteFile => file::write(call).await,
+        OperationId::RemoveFile => file::remove(&call).await,
+        OperationId::ListDirectory => file::list(&call).await,
+        OperationId::StatFile => file::stat(&call).await,
         OperationId::SetTtl => machine::set_ttl(&call).await,
         OperationId::MachineStats => machine::stats(&call).await,
         OperationId::ShowTree => machine::tree(&call),

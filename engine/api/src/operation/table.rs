@@ -3,6 +3,7 @@
 use super::{Operation, OperationId as Id, Verb};
 use crate::event::{EventQuery, Events};
 use crate::exec::{Exec, ExecSpec};
+use crate::file::{Directory, FileStat, FileWritten, PathQuery, RemoveQuery, WriteQuery};
 use crate::fork::{ForkAnswer, ForkSpec};
 use crate::info::{Health, Info};
 use crate::key::{KeySpec, Keys, NewKey, RotateSpec, Scope};
@@ -21,6 +22,7 @@ const CHECKPOINTS: &str = "/v1/checkpoints";
 const CHECKPOINT: &str = "/v1/checkpoints/{checkpoint}";
 const MACHINES: &str = "/v1/machines";
 const MACHINE: &str = "/v1/machines/{machine}";
+const FILE: &str = "/v1/machines/{machine}/files/{path}";
 const SECRET: &str = "/v1/secrets/{name}";
 const TENANTS: &str = "/v1/tenants";
 const TEMPLATES: &str = "/v1/templates";
@@ -132,6 +134,41 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .needs(Scope::Read)
     .finds::<Tree>(),
+    get(Id::ReadFile, FILE, "Reads a file of a machine")
+        .needs(Scope::Write)
+        .sends_bytes(),
+    put(
+        Id::WriteFile,
+        FILE,
+        "Writes a file of a machine; it is there whole or as it was",
+    )
+    .needs(Scope::Write)
+    .query::<WriteQuery>()
+    .takes_bytes()
+    .finds::<FileWritten>(),
+    delete(
+        Id::RemoveFile,
+        FILE,
+        "Removes a file of a machine, or a directory",
+    )
+    .needs(Scope::Write)
+    .query::<RemoveQuery>(),
+    get(
+        Id::ListDirectory,
+        "/v1/machines/{machine}/directory",
+        "Lists a directory of a machine",
+    )
+    .needs(Scope::Write)
+    .query::<PathQuery>()
+    .finds::<Directory>(),
+    get(
+        Id::StatFile,
+        "/v1/machines/{machine}/stat",
+        "Shows what a path of a machine is",
+    )
+    .needs(Scope::Write)
+    .query::<PathQuery>()
+    .finds::<FileStat>(),
     put(
         Id::SetTtl,
         "/v1/machines/{machine}/ttl",

@@ -62,7 +62,7 @@ pub(super) fn show(call: &Call, named: Named) -> Result<Answer, Refusal> {
 }
 
 /// The one that the path names, if it is of the kind that the path says.
-fn known(call: &Call, named: Named) -> Result<Machine, Refusal> {
+pub(super) fn known(call: &Call, named: Named) -> Result<Machine, Refusal> {
     let id: MachineId = call.id(named.parameter)?;
     let found = call.engine().machine(call.caller()?, id).map_err(problem)?;
     if found.kind != named.kind.as_str() {

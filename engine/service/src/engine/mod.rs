@@ -13,6 +13,7 @@ mod caller;
 mod create;
 mod deadline;
 mod error;
+mod file;
 mod fork;
 mod guest;
 mod intent;
@@ -46,6 +47,7 @@ pub use answer::{
 pub use caller::{Caller, KEY_PREFIX, KeyAnswer, NewKey, Scope, Token};
 pub use create::{CreateMachine, CreateTemplate};
 pub use error::EngineError;
+pub use file::{DirEntry, FileChunks, FileKind, FileSink, FileStat, RemoveDepth};
 pub use fork::{ForkMachine, OnError};
 pub use guest::GuestKind;
 pub use intent::Idempotency;
