@@ -3,14 +3,11 @@
 mod http;
 mod policy;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::process::{Command, Stdio};
-
 use brood_front::Options;
 use serde_json::Value;
 
-use http::{Answer, Server, answer, bytes_below, holds, request, text};
+use http::apart::Apart;
+use http::{Server, bytes_below, holds, text};
 
 const CANARY: &str = "canary-7c1f-of-the-mine";
 
@@ -124,71 +121,11 @@ fn a_tenant_sees_gives_and_removes_its_own_secrets_alone() {
     assert_eq!(names(&server.good("GET /v1/secrets", "")), ["token"]);
 }
 
-/// A server in a process of its own, so that its log can be read.
-struct Apart {
-    address: String,
-    key: String,
-}
-
-impl Apart {
-    fn call(&self, line: &str, body: &str) -> Answer {
-        let mut stream = TcpStream::connect(&self.address).expect("it listens");
-        let key = format!("Bearer {}", self.key);
-        let request = request(line, &[("Authorization", &key)], body);
-        stream.write_all(request.as_bytes()).expect("it is sent");
-        answer(&mut stream)
-    }
-}
-
 #[test]
 fn a_value_is_in_no_file_of_the_state_directory_no_log_no_event_and_no_decision() {
-    let policy = giving();
-    let Some(bound) = policy::bound(&policy) else {
+    let Some(server) = Apart::start(&giving()) else {
         return;
     };
-    let directory = brood_testkit::scratch();
-    let path = |name: &str| directory.path().join(name);
-    std::fs::write(path("policy.toml"), &policy).expect("written");
-    let plugins = bound.components().display();
-    let config = format!(
-        "listen = \"127.0.0.1:0\"\nstate = \"state\"\npolicy = \"policy.toml\"\nplugins = \"{plugins}\"\n"
-    );
-    std::fs::write(path("brood.toml"), config).expect("written");
-    let mut serve = Command::new(env!("CARGO_BIN_EXE_brood"))
-        .args(["serve", "--config"])
-        .arg(path("brood.toml"))
-        .envs([("RUST_LOG", "trace"), ("NO_COLOR", "1")])
-        .env_remove("CREDENTIALS_DIRECTORY")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    let mut log = BufReader::new(serve.stderr.take().expect("a log"));
-    let mut said = String::new();
-    let address = loop {
-        let mut line = String::new();
-        assert_ne!(
-            log.read_line(&mut line).expect("read"),
-            0,
-            "it ended: {said}"
-        );
-        said.push_str(&line);
-        if let Some((_, rest)) = line.split_once("serving address=") {
-            break rest.split(' ').next().unwrap_or_default().to_owned();
-        }
-    };
-    let mut key = String::new();
-    let mut out = BufReader::new(serve.stdout.take().expect("an output"));
-    out.read_line(&mut key).expect("a key");
-    let rest = std::thread::spawn(move || {
-        let mut rest = String::new();
-        log.read_to_string(&mut rest).map(|_| rest)
-    });
-    let server = Apart {
-        address,
-        key: key.trim().to_owned(),
-    };
-
     let value = format!(r#"{{"value": "{CANARY}"}}"#);
     assert_eq!(
         server.call("PUT /v1/secrets/token", &value).json()["version"],
@@ -205,13 +142,11 @@ fn a_value_is_in_no_file_of_the_state_directory_no_log_no_event_and_no_decision(
     );
     let events = server.call("GET /v1/events?limit=1000", "");
 
-    let stop = rustix::process::Pid::from_child(&serve);
-    rustix::process::kill_process(stop, rustix::process::Signal::TERM).expect("it is told");
-    assert!(serve.wait().expect("it ends").success());
-    said.push_str(&rest.join().expect("read").expect("a log"));
+    let state = server.state();
+    let said = server.stop();
     assert!(said.contains("stopped"), "{said}");
 
-    let kept = bytes_below(&path("state"));
+    let kept = bytes_below(&state.path().join("state"));
     // What is looked at is what was written.
     assert!(holds(&kept, "token") && holds(&kept, "mutation"));
     for (what, bytes) in [

@@ -38,6 +38,8 @@ pub struct Options {
     pub head_time: Duration,
     /// How long a client may take to send a body.
     pub body_time: Duration,
+    /// How long a client may take to read on, once what it was sent fills the connection.
+    pub write_time: Duration,
     /// How long a stream says nothing before it says that it lives, and looks whether its key still holds.
     pub heartbeat: Duration,
     /// How long requests may take to end when the server stops.
@@ -55,6 +57,7 @@ impl Default for Options {
             body_bytes: 1 << 20,
             head_time: Duration::from_secs(30),
             body_time: Duration::from_secs(10),
+            write_time: Duration::from_secs(30),
             heartbeat: Duration::from_secs(15),
             drain_time: Duration::from_secs(10),
             key_rate: Bucket::per_second(KEY_RATE),
