@@ -1,4 +1,4 @@
-//! Benches of the fork path and of the hooks. Every one prints rows of percentiles and, with `--json`, one object as its last line.
+//! Benches of the fork path, of the hooks and of the service. Every one prints rows of percentiles and, with `--json`, one object as its last line.
 
 mod baseline;
 mod fork;
@@ -7,6 +7,7 @@ mod host;
 mod linux;
 mod memory;
 mod report;
+mod service;
 
 use std::path::PathBuf;
 
@@ -51,6 +52,24 @@ enum Bench {
         #[arg(long)]
         only: Option<String>,
     },
+    /// The server over HTTP with the policy that ships: a fork, a burst of them, a long list.
+    Service {
+        /// The `brood` program.
+        #[arg(long)]
+        program: PathBuf,
+        /// Where `cargo xtask plugins` puts components.
+        #[arg(long)]
+        plugins: PathBuf,
+        /// Print one JSON object as the last line.
+        #[arg(long)]
+        json: bool,
+        /// Requests of each row.
+        #[arg(long, default_value_t = 500)]
+        samples: usize,
+        /// Only rows whose name contains this.
+        #[arg(long)]
+        only: Option<String>,
+    },
     /// A Linux machine's boot against live forks of a running one, all to a program's answer; ratios of the medians.
     LabRatio {
         /// A directory made by `brood prepare`.
@@ -91,6 +110,22 @@ fn main() -> anyhow::Result<()> {
                 plugins,
             };
             hooks::run(&plan, &mut report)?;
+            json
+        }
+        Bench::Service {
+            program,
+            plugins,
+            json,
+            samples,
+            only,
+        } => {
+            let plan = service::Plan {
+                samples,
+                only,
+                program,
+                plugins,
+            };
+            service::run(&host::Host::open()?, &plan, &mut report)?;
             json
         }
         Bench::LabRatio {

@@ -43,7 +43,7 @@ fn open(policy: &str) -> Option<Open> {
     let directory = scratch();
     let (engine, caller) = runtime.block_on(async {
         let engine = start(directory.path(), &bound, policy).await;
-        let token = engine.first_key("acme").await.expect("a key");
+        let token = engine.first_key("acme", |_| {}).await.expect("a key");
         let token = token.expect("it is the first");
         let caller = engine.authenticate(token.reveal()).expect("it is known");
         (engine, caller)
@@ -469,7 +469,7 @@ fn a_key_allows_what_it_says_and_nothing_once_it_is_revoked_or_over() {
         assert!(words("brood_nobody").contains("not known"));
         assert!(
             open.engine
-                .first_key("acme")
+                .first_key("acme", |_| {})
                 .await
                 .expect("looks")
                 .is_none()

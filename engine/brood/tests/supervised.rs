@@ -96,7 +96,7 @@ impl Engine {
     fn start(&self, id: MachineId) -> Cell {
         let arguments = ["cell".to_owned()];
         let started = self.supervisor.start(id, &brood(), &arguments);
-        let handle = handle(started.expect("a cell starts"));
+        let handle = handle(id, started.expect("a cell starts"));
         Cell::started(handle, self.layers(), &self.ends).expect("it is heard")
     }
 
@@ -120,11 +120,12 @@ impl Engine {
         let pidfd = cell.pidfd().expect("a pidfd");
         let kept = [(id, cell.pid(), cell.control(), pidfd)];
         self.supervisor.keep(&kept).expect("kept");
+        cell.set_kept_as(id);
         cell.name(id).expect("named");
     }
 
     fn adopt(&self, id: MachineId) -> Result<(Cell, CellState), CellError> {
-        let handle = handle(self.supervisor.duplicate(id).expect("it lives"));
+        let handle = handle(id, self.supervisor.duplicate(id).expect("it lives"));
         Cell::adopt(handle, self.layers(), &self.ends)
     }
 
@@ -156,8 +157,9 @@ impl Engine {
     }
 }
 
-fn handle(kept: CellHandle) -> Handle {
+fn handle(id: MachineId, kept: CellHandle) -> Handle {
     Handle {
+        id,
         pid: kept.pid,
         control: kept.control,
         pidfd: kept.pidfd,
@@ -448,7 +450,10 @@ fn a_cell_whose_socket_nobody_reads_goes_on_and_is_adopted_with_what_waits_throw
     let mut cell = engine.boot(&kvm, MOTHER);
     count(&mut cell);
     cell.leave();
-    let flood = handle(engine.supervisor.duplicate(MOTHER).expect("it lives"));
+    let flood = handle(
+        MOTHER,
+        engine.supervisor.duplicate(MOTHER).expect("it lives"),
+    );
     let control = brood_control::Control::new(flood.control);
     let request = || Request::Stats;
     // Far more answers than any socket has room for; a cell that waited for room would not take these asks.

@@ -15,6 +15,7 @@ use std::collections::btree_map::Entry;
 
 use brood_hooks::Now;
 use brood_hooks::admission::{HeldBy, WhenFull};
+use brood_store::HoldRow;
 use brood_units::MachineId;
 
 /// A counter: the plugin that owns it, and its key.
@@ -247,6 +248,19 @@ impl Holds {
     pub fn used(&self, plugin: &str, key: &str) -> i64 {
         let counter = (plugin.to_owned(), key.to_owned());
         self.sums.get(&counter).copied().unwrap_or(0)
+    }
+}
+
+impl From<&HoldRow> for Units {
+    fn from(row: &HoldRow) -> Self {
+        let until = row.until.map(|until| until.as_millis());
+        Self {
+            plugin: row.plugin.clone(),
+            key: row.key.clone(),
+            per_request: row.per_request,
+            per_daughter: row.per_daughter,
+            until_ms: until.map(|until| u64::try_from(until).unwrap_or(0)),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use anyhow::Context;
 use brood_cell::{Cell, CellError, CellProgram, LayerSource, become_reaper};
 
 use crate::files::GuestFiles;
+use crate::keeper::Keeper;
 
 /// A host ready to start cells.
 pub struct Host {
@@ -16,6 +17,7 @@ pub struct Host {
     files: Option<GuestFiles>,
     program: CellProgram,
     directory: tempfile::TempDir,
+    keeper: Option<Keeper>,
 }
 
 impl Host {
@@ -41,7 +43,17 @@ impl Host {
             directory: tempfile::Builder::new()
                 .prefix("brood-")
                 .tempdir_in(parent)?,
+            keeper: None,
         })
+    }
+
+    /// Has a supervisor keep the cells from now on, so that they outlive this engine. Its socket lives in `state`.
+    ///
+    /// # Errors
+    /// It cannot be started, or another engine is connected to it.
+    pub fn supervised(mut self, state: &Path) -> anyhow::Result<Self> {
+        self.keeper = Some(Keeper::connect(state, &self.program.path)?);
+        Ok(self)
     }
 
     /// What Linux guests start from.
@@ -68,7 +80,17 @@ impl Host {
     }
 
     pub(crate) fn cell(&self) -> Result<Cell, CellError> {
-        let layers = LayerSource::new(self.directory.path());
-        Cell::spawn(&self.program, layers)
+        match &self.keeper {
+            Some(keeper) => keeper.start(&self.program, self.layers()),
+            None => Cell::spawn(&self.program, self.layers()),
+        }
+    }
+
+    pub(crate) fn layers(&self) -> LayerSource {
+        LayerSource::new(self.directory.path())
+    }
+
+    pub(crate) fn keeper(&self) -> Option<&Keeper> {
+        self.keeper.as_ref()
     }
 }

@@ -10,6 +10,7 @@ pub mod fork;
 pub mod hold;
 pub mod host;
 pub mod identity;
+mod keeper;
 pub mod machine;
 pub mod node;
 pub mod path;

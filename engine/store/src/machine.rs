@@ -104,6 +104,8 @@ pub struct Born {
     pub granted: Option<Timestamp>,
     /// How long nobody may ask anything of it before it ends, milliseconds.
     pub idle_ms: Option<u64>,
+    /// What an engine needs to take it over from another that has died, as JSON that only engines read.
+    pub carried: String,
 }
 
 /// When and how a machine ended, if it did.
@@ -164,6 +166,7 @@ pub(crate) fn machine(row: &Row<'_>) -> Result<MachineRow, StoreError> {
             expires: maybe_time(row, "expires_ms")?,
             granted: maybe_time(row, "granted_ms")?,
             idle_ms: get::<Option<i64>>(row, "idle_ms")?.map(i64::unsigned_abs),
+            carried: get(row, "carried")?,
         },
         life,
     })
@@ -211,8 +214,8 @@ impl Write<'_> {
     pub fn add_machine(&mut self, born: &Born) -> Result<(), StoreError> {
         let sql = "INSERT INTO machines (id, tenant, project, name, kind, mother, lineage, template, generation,
                 state, vcpu_milli, memory_mib, disk_mib, labels, intent, created_ms, expires_ms, granted_ms,
-                idle_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
+                idle_ms, carried)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
         self.execute(
             sql,
             rusqlite::params![
@@ -236,6 +239,7 @@ impl Write<'_> {
                 millis(born.granted),
                 born.idle_ms
                     .map(|idle| i64::try_from(idle).unwrap_or(i64::MAX)),
+                born.carried,
             ],
         )?;
         let seq = self.connection.last_insert_rowid();

@@ -13,6 +13,7 @@ use std::sync::mpsc;
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 
+use brood_crash_point::crash_point;
 use rusqlite::{Connection, Params};
 use tokio::sync::{oneshot, watch};
 
@@ -248,7 +249,8 @@ impl<'a> Turn<'a> {
     /// Commits, and gives out whom to tell what, and the last event that is committed.
     fn commit(mut self) -> (Vec<Told>, i64) {
         if !self.connection.is_autocommit() {
-            match self.connection.execute_batch("COMMIT") {
+            let commit = || self.connection.execute_batch("COMMIT");
+            match crash_point("store: commit", commit) {
                 Ok(()) => {
                     let kept = self.waiting.drain(..);
                     self.told.extend(kept.map(|tell| (tell, Ok(()))));

@@ -66,6 +66,7 @@ fn born(n: u32, label: &str) -> Born {
         expires: Some(NOW.after(5)),
         granted: None,
         idle_ms: None,
+        carried: "{\"cell\":null}".to_owned(),
     }
 }
 

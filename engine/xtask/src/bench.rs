@@ -32,6 +32,8 @@ enum Name {
     Fork,
     /// The shipped policy plugins: calls, whole forks, swaps, and endless ones.
     Hooks,
+    /// The server over HTTP with bare guests: a fork, a burst, a list.
+    Service,
     /// Linux guests: what is timed in one lab is only compared with what is timed in the same.
     LabRatio,
 }
@@ -59,6 +61,7 @@ impl Name {
         match self {
             Self::Fork => "fork",
             Self::Hooks => "hooks",
+            Self::Service => "service",
             Self::LabRatio => "lab-ratio",
         }
     }
@@ -67,6 +70,7 @@ impl Name {
         match self {
             Self::Fork => Ground::Here(&["brood-cell"]),
             Self::Hooks => Ground::Here(&["brood"]),
+            Self::Service => Ground::Here(&["brood", "brood-cell"]),
             Self::LabRatio => Ground::Lab,
         }
     }
@@ -88,7 +92,7 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
     let program = place.program(Profile::Release, "brood-bench");
     let mut arguments: Vec<OsString> = vec![options.name.subcommand().into()];
     arguments.extend(options.arguments.iter().cloned());
-    if matches!(options.name, Name::Hooks) {
+    if matches!(options.name, Name::Hooks | Name::Service) {
         let brood = place.program(Profile::Release, "brood");
         arguments.extend(["--program".into(), brood.into()]);
         arguments.extend(["--plugins".into(), plugins::shipped(place)?.into()]);

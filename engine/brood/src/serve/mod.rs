@@ -1,7 +1,7 @@
 //! `brood serve`: the engine, its policies and its database, behind one port.
 //!
 //! Invariant: nothing is served from a state directory that was not opened whole: a damaged database, a policy file with
-//! mistakes or a port that is taken end the start with words. Machines do not outlive the process yet.
+//! mistakes or a port that is taken end the start with words. Machines outlive the process, unless an interrupt ends it.
 
 mod config;
 mod plugin_state;
@@ -10,6 +10,7 @@ mod secret_key;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use brood_front::{Bucket, Options};
@@ -17,7 +18,7 @@ use brood_plugin_host::{
     About, Builtins, Host as PluginHost, HostOptions, LogLine, MetricPoint, Observer, Policies,
 };
 use brood_policy::LogLevel;
-use brood_service::engine::Engine;
+use brood_service::engine::{Engine, Token};
 use brood_service::host::Host;
 use brood_service::path::Panels;
 use brood_store::{Store, StoreOptions};
@@ -58,6 +59,7 @@ pub async fn open(config: &Config) -> anyhow::Result<Opened> {
     }
     fs::create_dir(&run).with_context(|| format!("making {}", run.display()))?;
     let host = Host::open(&program, config.guest_files.as_deref(), &run)?;
+    let host = host.supervised(&config.state)?;
     let engine = Engine::open(store, host, panels).await?;
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     engine.unlock_secrets(secret_key::load(&config.state, credentials.as_deref())?)?;
@@ -138,8 +140,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let opened = open(config).await?;
     let engine = opened.engine.clone();
     let address = listener.local_addr()?;
-    if let Some(token) = engine.first_key(&config.tenant).await? {
-        println!("{}", token.reveal());
+    let show = |token: &Token| println!("{}", token.reveal());
+    if engine.first_key(&config.tenant, show).await?.is_some() {
         tracing::info!(
             tenant = config.tenant,
             "the first key is on standard output; it is shown this once"
@@ -148,16 +150,27 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     tracing::info!(%address, state = %config.state.display(), "serving");
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut terminated = signal(SignalKind::terminate())?;
+    // Who sits before it and interrupts it is done with it; a manager of services that terminates it starts it again.
+    let ends_machines = Arc::new(AtomicBool::new(false));
+    let decided = Arc::clone(&ends_machines);
     let stop = async move {
         tokio::select! {
-            _ = interrupted.recv() => {}
+            _ = interrupted.recv() => decided.store(true, Ordering::Relaxed),
             _ = terminated.recv() => {}
         }
         tracing::info!("stopping: requests that run are answered first");
     };
     brood_front::serve(listener, engine.clone(), options(config), stop).await?;
-    engine.close().await?;
-    tracing::info!("stopped; all machines were ended");
+    if ends_machines.load(Ordering::Relaxed) {
+        engine.close().await?;
+        tracing::info!("stopped; all machines were ended");
+    } else {
+        let machines = engine.leave()?;
+        tracing::info!(
+            machines,
+            "stopped; machines go on, and the next start takes them over"
+        );
+    }
     Ok(())
 }
 

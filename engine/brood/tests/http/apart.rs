@@ -99,9 +99,9 @@ impl Apart {
         Arc::clone(&self.state)
     }
 
-    /// Stops it; all that it said.
+    /// Interrupts it, which ends its machines as well; all that it said.
     pub(crate) fn stop(mut self) -> String {
-        kill_process(Pid::from_child(&self.process), Signal::TERM).expect("it is told");
+        kill_process(Pid::from_child(&self.process), Signal::INT).expect("it is told");
         self.said.extend(self.log.iter());
         assert!(self.process.wait().expect("it ends").success());
         std::mem::take(&mut self.said)

@@ -95,7 +95,7 @@ impl Server {
             let engine = Engine::open(store, host, panels).await.expect("an engine");
             let sealed_with = SecretKey::of(&[7; KEY_BYTES]);
             engine.unlock_secrets(sealed_with).expect("it opens");
-            let key = engine.first_key("acme").await.expect("a key");
+            let key = engine.first_key("acme", |_| {}).await.expect("a key");
             let key = key.expect("it is the first").reveal().to_owned();
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
             (engine, key, listener)

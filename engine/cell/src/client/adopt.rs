@@ -20,12 +20,14 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use super::error::call;
 use super::exits::Exits;
 use super::line::{Kin, OTHERS};
-use super::{Cell, CellError, LayerSource, reader};
+use super::{Cell, CellError, LayerSource};
 use crate::protocol::{CellState, ChildEnd, Reply, Request, VERSION};
 
 /// What a cell is reached by.
 #[derive(Debug)]
 pub struct Handle {
+    /// The id under which the supervisor keeps it.
+    pub id: MachineId,
     /// Its process id.
     pub pid: u32,
     /// The engine's end of its control socket.
@@ -66,6 +68,7 @@ impl Cell {
         let mut cell = Self::over(handle.control, Kin { layers, exits }, 1)?;
         cell.pid = handle.pid;
         cell.pidfd = Some(handle.pidfd);
+        cell.kept_as = Some(handle.id);
         Ok(cell)
     }
 
@@ -90,6 +93,7 @@ impl Cell {
         let mut cell = Self::over(handle.control, Kin { layers, exits }, first_ask)?;
         cell.pid = handle.pid;
         cell.pidfd = Some(handle.pidfd);
+        cell.kept_as = Some(handle.id);
         let version = VERSION;
         match cell.request(Request::Hello { version, nonce }, &[]) {
             Ok((
@@ -119,8 +123,22 @@ impl Cell {
 
     /// Lets go of a cell that a supervisor keeps, which goes on as it is.
     pub fn leave(mut self) {
-        reader::forget(&self.line);
-        self.is_left = true;
+        self.outlive();
+    }
+
+    /// From now on a cell that a supervisor keeps goes on when this is dropped; any other ends as before.
+    pub fn outlive(&mut self) {
+        self.outlives = self.kept_as.is_some();
+    }
+
+    /// The id under which a supervisor keeps it, if one does.
+    pub fn kept_as(&self) -> Option<MachineId> {
+        self.kept_as
+    }
+
+    /// A supervisor keeps it under this id.
+    pub fn set_kept_as(&mut self, id: MachineId) {
+        self.kept_as = Some(id);
     }
 
     /// The engine's end of the control socket, to have it kept.

@@ -7,7 +7,7 @@ use std::sync::PoisonError;
 use rustix::process::{Signal, pidfd_send_signal};
 
 use super::error::call;
-use super::{Cell, CellError, EndCause, exits};
+use super::{Cell, CellError, EndCause, exits, reader};
 use crate::protocol::Request;
 
 impl Cell {
@@ -98,7 +98,8 @@ impl Cell {
 
 impl Drop for Cell {
     fn drop(&mut self) {
-        if self.is_left {
+        if self.outlives && self.reaped.is_none() {
+            reader::forget(&self.line);
             return;
         }
         // First, so that nobody waits for the words of one whose process is not known.

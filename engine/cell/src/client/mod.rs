@@ -29,6 +29,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant as Deadline};
 
 use brood_crash_point::crash_point;
+use brood_units::MachineId;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::protocol::{
@@ -101,8 +102,10 @@ pub struct Cell {
     pidfd: Option<OwnedFd>,
     birth: BirthTimes,
     reaped: Option<EndCause>,
+    /// The id under which a supervisor keeps it.
+    kept_as: Option<MachineId>,
     /// It goes on when this is dropped.
-    is_left: bool,
+    outlives: bool,
 }
 
 impl std::fmt::Debug for Cell {
@@ -285,7 +288,8 @@ impl Cell {
             pidfd: None,
             birth: BirthTimes::default(),
             reaped: None,
-            is_left: false,
+            kept_as: None,
+            outlives: false,
         })
     }
 

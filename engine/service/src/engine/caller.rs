@@ -186,11 +186,16 @@ impl Engine {
         })
     }
 
-    /// The first key of an engine that has none: it may do everything. None if there is a key already.
+    /// The first key of an engine that has none: it may do everything. None if there is a key already. It is shown before
+    /// it is written down, so that an engine that dies in between locks nobody out: the next one shows another.
     ///
     /// # Errors
     /// The store cannot be written.
-    pub async fn first_key(&self, tenant: &str) -> Result<Option<Token>, EngineError> {
+    pub async fn first_key(
+        &self,
+        tenant: &str,
+        show: impl FnOnce(&Token),
+    ) -> Result<Option<Token>, EngineError> {
         if self.store().read(|read| read.has_keys())? {
             return Ok(None);
         }
@@ -200,7 +205,9 @@ impl Engine {
             scopes: Scope::ALL.to_vec(),
             expires: None,
         };
-        let (_, token) = self.add_key(tenant, key).await?;
+        let token = Token::draw()?;
+        show(&token);
+        self.write_key(tenant, key, &token).await?;
         Ok(Some(token))
     }
 
@@ -269,6 +276,16 @@ impl Engine {
 
     async fn add_key(&self, tenant: &str, key: NewKey) -> Result<(KeyAnswer, Token), EngineError> {
         let token = Token::draw()?;
+        let answer = self.write_key(tenant, key, &token).await?;
+        Ok((answer, token))
+    }
+
+    async fn write_key(
+        &self,
+        tenant: &str,
+        key: NewKey,
+        token: &Token,
+    ) -> Result<KeyAnswer, EngineError> {
         let row = KeyRow {
             id: key_id()?,
             tenant: tenant.to_owned(),
@@ -291,7 +308,7 @@ impl Engine {
                 write.add_key(&row)
             })
             .await?;
-        Ok((answer, token))
+        Ok(answer)
     }
 }
 

@@ -169,7 +169,9 @@ impl Engine {
             let words = format!("template {which} is public and not yours: its owner removes it");
             return Err(EngineError::Conflict(words));
         }
-        self.inner.templates.forget(id);
+        // One that is just being made is waited for, but not by the caller.
+        let engine = self.clone();
+        tokio::task::spawn_blocking(move || engine.inner.templates.forget(id));
         Ok(())
     }
 

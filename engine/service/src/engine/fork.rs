@@ -13,10 +13,11 @@ use brood_store::{
 use brood_units::{IntentId, MachineId};
 use tokio::sync::oneshot;
 
+use super::carried::Carried;
 use super::guest::{Brood, Brought, Guest};
 use super::intent::{Begun, Intention, close, hold_rows, record};
 use super::life::Living;
-use super::owner::After;
+use super::owner::{After, Tell};
 use super::secret;
 use super::{
     Caller, DaughterAnswer, Engine, EngineError, ForkAnswer, Idempotency, MachineAnswer, Scope,
@@ -300,19 +301,24 @@ impl Job {
             Source::Machine(row) => {
                 let (lineage, id) = (row.born.lineage, row.born.id);
                 let work = Box::new(move |mother: Option<Guest>| {
-                    let Some(mut mother) = mother else {
-                        self.engine.give_back(stamps.give_up());
-                        drop(answer.send(Err(EngineError::no_machine(id))));
-                        return After::gone();
+                    let (told, after) = match mother {
+                        Some(mut mother) => {
+                            let forked = mother.fork(stamps);
+                            let (told, born) = self.finish(forked);
+                            let born = born.into_iter().map(|(living, guest)| (living.id, guest));
+                            let after = After {
+                                guest: Some(mother),
+                                born: born.collect(),
+                            };
+                            (told, after)
+                        }
+                        None => {
+                            self.engine.give_back(stamps.give_up());
+                            (Err(EngineError::no_machine(id)), After::gone())
+                        }
                     };
-                    let forked = mother.fork(stamps);
-                    let (told, born) = self.finish(forked);
-                    drop(answer.send(told));
-                    let born = born.into_iter().map(|(living, guest)| (living.id, guest));
-                    After {
-                        guest: Some(mother),
-                        born: born.collect(),
-                    }
+                    let tell: Tell = Box::new(move || drop(answer.send(told)));
+                    (after, tell)
                 });
                 engine.inner.owners.work(lineage, id, work);
             }
@@ -347,17 +353,22 @@ impl Job {
             }
         };
         let (lived, missing): (Vec<_>, Vec<_>) = brood.daughters.drain(..).partition(Result::is_ok);
-        let lived: Vec<Brought> = lived.into_iter().flatten().collect();
+        let mut lived: Vec<Brought> = lived.into_iter().flatten().collect();
         let missing: Vec<String> = missing.into_iter().filter_map(Result::err).collect();
         let fails = lived.is_empty() || self.fork.on_error == OnError::EndAll;
         if fails && !missing.is_empty() {
             self.engine.give_back(brood.held.take());
             return (Err(EngineError::Failed(missing.join("; "))), Vec::new());
         }
-        let (mut guests, mut daughters, mut rows) = (Vec::new(), Vec::new(), Vec::new());
-        let mut given = Vec::new();
-        for one in lived {
-            let row = self.row(&one);
+        let rows = match self.rows(&mut lived) {
+            Ok(rows) => rows,
+            Err(error) => {
+                self.engine.give_back(brood.held.take());
+                return (Err(error), Vec::new());
+            }
+        };
+        let (mut guests, mut daughters, mut given) = (Vec::new(), Vec::new(), Vec::new());
+        for (one, row) in lived.into_iter().zip(&rows) {
             let secrets = &one.stamp.secrets;
             given.push(secrets.given().map(secret::given_row).collect::<Vec<_>>());
             daughters.push(DaughterAnswer {
@@ -367,7 +378,6 @@ impl Job {
                 confirmed_us: one.confirmed_us,
             });
             guests.push(one.guest);
-            rows.push(row);
         }
         let answer = ForkAnswer {
             intent: self.intent,
@@ -400,13 +410,20 @@ impl Job {
             let alive = living.iter().map(|one| one.id);
             self.engine.holds().settle(held, alive);
         }
-        for (one, guest) in living.iter().zip(&guests) {
+        for (one, guest) in living.iter().zip(&mut guests) {
             self.engine.look_after(one.clone(), guest);
         }
         (Ok(answer), living.into_iter().zip(guests).collect())
     }
 
-    fn row(&self, one: &Brought) -> Born {
+    /// Has daughters kept, and says how they are written down.
+    fn rows(&self, lived: &mut [Brought]) -> Result<Vec<Born>, EngineError> {
+        let kept = lived.iter_mut().map(|one| (one.stamp.id, &mut one.guest));
+        self.engine.keep(kept)?;
+        lived.iter().map(|one| self.row(one)).collect()
+    }
+
+    fn row(&self, one: &Brought) -> Result<Born, EngineError> {
         let stamp = &one.stamp;
         let created = now();
         let expires = stamp.ttl_ms.map(|ttl| created.after(ttl));
@@ -422,7 +439,7 @@ impl Job {
             }
             Source::Template(row) => (None, stamp.id, row.id, 0),
         };
-        Born {
+        Ok(Born {
             id: stamp.id,
             tenant: self.caller.tenant().to_owned(),
             project: self.caller.principal.project.clone(),
@@ -444,7 +461,8 @@ impl Job {
             expires,
             granted: expires,
             idle_ms: self.fork.idle_ms,
-        }
+            carried: Carried::of(&one.guest).write()?,
+        })
     }
 
     fn named(&self, error: EngineError) -> EngineError {

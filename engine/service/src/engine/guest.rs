@@ -7,6 +7,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use brood_cell::protocol::{Checkpoint, Start};
 use brood_cell::{Cell, CellError, EndCause};
 
+use brood_units::MachineId;
+
 use crate::decision::Decision;
 use crate::fork::Frozen;
 use crate::hold::Held;
@@ -96,11 +98,11 @@ impl Guest {
     }
 
     pub(super) fn pause(&mut self) -> Result<(), CellError> {
-        self.cell().map_or(Ok(()), Cell::pause)
+        self.vcpus().map_or(Ok(()), Cell::pause)
     }
 
     pub(super) fn resume(&mut self) -> Result<(), CellError> {
-        self.cell().map_or(Ok(()), Cell::resume)
+        self.vcpus().map_or(Ok(()), Cell::resume)
     }
 
     /// Its machine's agent, for who runs programs.
@@ -113,21 +115,24 @@ impl Guest {
 
     /// What becomes readable when its process ends.
     pub(super) fn process(&self) -> Option<OwnedFd> {
-        let process = match self {
-            Self::Linux(machine) => machine.cell.process(),
-            Self::LinuxPoint(point) => point.process(),
-            Self::Bare(cell) => cell.process(),
-        };
-        process.and_then(|fd: BorrowedFd<'_>| fd.try_clone_to_owned().ok())
+        self.cell()
+            .process()
+            .and_then(|fd: BorrowedFd<'_>| fd.try_clone_to_owned().ok())
     }
 
     /// Its process on the host.
     pub(super) fn pid(&self) -> u32 {
-        match self {
-            Self::Linux(machine) => machine.pid(),
-            Self::LinuxPoint(point) => point.pid(),
-            Self::Bare(cell) => cell.pid(),
-        }
+        self.cell().pid()
+    }
+
+    /// The id under which a supervisor keeps its cell.
+    pub(super) fn kept_as(&self) -> Option<MachineId> {
+        self.cell().kept_as()
+    }
+
+    /// From now on it goes on when this engine is gone, if a supervisor keeps it.
+    pub(super) fn outlive(&mut self) {
+        self.cell_mut().outlive();
     }
 
     /// Ends it.
@@ -140,11 +145,28 @@ impl Guest {
         self.into_cell().wait()
     }
 
-    fn cell(&mut self) -> Option<&mut Cell> {
+    /// The cell of one that runs.
+    fn vcpus(&mut self) -> Option<&mut Cell> {
         match self {
             Self::Linux(machine) => Some(&mut machine.cell),
             Self::Bare(cell) => Some(cell),
             Self::LinuxPoint(_) => None,
+        }
+    }
+
+    fn cell(&self) -> &Cell {
+        match self {
+            Self::Linux(machine) => &machine.cell,
+            Self::Bare(cell) => cell,
+            Self::LinuxPoint(point) => point.cell(),
+        }
+    }
+
+    pub(super) fn cell_mut(&mut self) -> &mut Cell {
+        match self {
+            Self::Linux(machine) => &mut machine.cell,
+            Self::Bare(cell) => cell,
+            Self::LinuxPoint(point) => point.cell_mut(),
         }
     }
 

@@ -8,9 +8,10 @@ use brood_units::{MachineId, Timestamp};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
+use super::carried::Carried;
 use super::guest::Guest;
 use super::intent::{Begun, Intention, close};
-use super::owner::After;
+use super::owner::{After, Tell};
 use super::{
     Caller, CheckpointAnswer, Engine, EngineError, Idempotency, MachineAnswer, Scope, now, report,
 };
@@ -138,6 +139,7 @@ impl Engine {
             expires: None,
             granted: None,
             idle_ms: None,
+            carried: String::new(),
             ..row.born.clone()
         };
         let _busy = self.busy(row.born.id);
@@ -145,7 +147,10 @@ impl Engine {
         let kept = self
             .work_with(living, move |mut mother| match mother.checkpoint() {
                 Ok(guest) => {
-                    let (told, born) = engine.write_point(point, guest);
+                    let (told, born) = match engine.write_point(point, guest) {
+                        Ok((answer, born)) => (Ok(answer), vec![born]),
+                        Err(error) => (Err(error), Vec::new()),
+                    };
                     let guest = Some(mother);
                     (told, After { guest, born })
                 }
@@ -160,12 +165,11 @@ impl Engine {
 
     fn write_point(
         &self,
-        point: Born,
-        guest: Guest,
-    ) -> (
-        Result<CheckpointAnswer, EngineError>,
-        Vec<(MachineId, Guest)>,
-    ) {
+        mut point: Born,
+        mut guest: Guest,
+    ) -> Result<(CheckpointAnswer, (MachineId, Guest)), EngineError> {
+        self.keep([(point.id, &mut guest)])?;
+        point.carried = Carried::of(&guest).write()?;
         let living = Living::of(&point);
         let answer = CheckpointAnswer {
             checkpoint: MachineAnswer::from(point.clone()),
@@ -180,14 +184,24 @@ impl Engine {
             report(write, &point.tenant, "checkpoint.kept", point.id, &data)?;
             close(write, point.intent, &kept)
         };
-        match self.store().write(write).wait() {
-            Ok(()) => {
-                let id = living.id;
-                self.look_after(living, &guest);
-                (Ok(answer), vec![(id, guest)])
-            }
-            Err(error) => (Err(error), Vec::new()),
-        }
+        self.store().write(write).wait()?;
+        let id = living.id;
+        self.look_after(living, &mut guest);
+        Ok((answer, (id, guest)))
+    }
+
+    /// Has the supervisor keep cells, if there is one. They end with this engine until they are written down.
+    pub(super) fn keep<'a>(
+        &self,
+        guests: impl IntoIterator<Item = (MachineId, &'a mut Guest)>,
+    ) -> Result<(), EngineError> {
+        let Some(keeper) = self.inner.host.keeper() else {
+            return Ok(());
+        };
+        let cells = guests.into_iter().map(|(id, guest)| (id, guest.cell_mut()));
+        keeper
+            .keep(&mut cells.collect::<Vec<_>>())
+            .map_err(|error| EngineError::failed(&error))
     }
 
     /// Ends a machine or checkpoint; its daughters live on, unless the whole subtree goes. Who has ended with it.
@@ -232,14 +246,28 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let engine = self.clone();
         self.work_with(living.clone(), move |guest| {
+            let cell = guest.kept_as();
             let reaped = guest.end();
-            let written = engine.write_end(&living, how.to_owned());
+            let written = engine.write_end(&living, how.to_owned(), cell);
             let told = reaped
                 .map_err(|error| EngineError::Failed(error.to_string()))
                 .and(written);
             (told, After::gone())
         })
         .await
+    }
+
+    /// Lets go of all that is not a machine, for the engine's own end: machines that a supervisor keeps go on, and the
+    /// next engine takes them over. How many those are.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn leave(&self) -> Result<usize, EngineError> {
+        self.inner.templates.forget_all();
+        self.sweep();
+        let alive = self.store().read(|read| read.alive())?;
+        let is_kept = self.inner.host.keeper().is_some();
+        Ok(if is_kept { alive.len() } else { 0 })
     }
 
     /// Ends all machines, for the engine's own end.
@@ -258,6 +286,7 @@ impl Engine {
             }
         }
         self.inner.templates.forget_all();
+        self.sweep();
         first
     }
 
@@ -275,8 +304,8 @@ impl Engine {
                 None => (Err(EngineError::no_machine(id)), After::gone()),
             };
             // Who no longer waits does not want to know.
-            drop(answer.send(told));
-            after
+            let tell: Tell = Box::new(move || drop(answer.send(told)));
+            (after, tell)
         });
         self.inner.owners.work(living.lineage, id, work);
         answered
@@ -284,9 +313,12 @@ impl Engine {
             .unwrap_or_else(|_| Err(EngineError::Failed("the work broke off".to_owned())))
     }
 
-    /// Sees to it that somebody notices when the machine ends by itself, and that it ends when its time is over.
-    pub(super) fn look_after(&self, living: Living, guest: &Guest) {
+    /// Sees to it that a machine that is written down outlives this engine if it can, that somebody notices when it ends
+    /// by itself, and that it ends when its time is over.
+    pub(super) fn look_after(&self, living: Living, guest: &mut Guest) {
         self.watch(living.clone());
+        guest.outlive();
+        self.kept().extend(guest.kept_as());
         if let Some(process) = guest.process() {
             let (engine, living) = (self.clone(), living.clone());
             tokio::spawn(async move {
@@ -307,11 +339,12 @@ impl Engine {
     async fn bury(&self, living: Living) {
         let engine = self.clone();
         let gone = self.work_with(living.clone(), move |guest| {
+            let cell = guest.kept_as();
             let how = match guest.wait() {
                 Ok(cause) => cause.to_string(),
                 Err(error) => error.to_string(),
             };
-            (engine.write_end(&living, how), After::gone())
+            (engine.write_end(&living, how, cell), After::gone())
         });
         // If it cannot be written down, the next start finds it.
         gone.await.ok();
@@ -331,7 +364,12 @@ impl Engine {
         self.store().write(write).wait()
     }
 
-    fn write_end(&self, living: &Living, how: String) -> Result<(), EngineError> {
+    fn write_end(
+        &self,
+        living: &Living,
+        how: String,
+        cell: Option<MachineId>,
+    ) -> Result<(), EngineError> {
         let (id, tenant) = (living.id, living.tenant.clone());
         let kind = match living.kind {
             MachineKind::Machine => "machine.ended",
@@ -350,25 +388,11 @@ impl Engine {
             // Checkpoints hold nothing, and are not known there.
             self.holds().machine_ended(id);
         }
+        if let Some(cell) = cell {
+            self.kept().remove(&cell);
+        }
+        self.note(cell);
         Ok(())
-    }
-
-    /// Machines of an engine that was killed ended with it, and what it had set out to do came to nothing.
-    pub(super) async fn bury_the_lost(&self) -> Result<(), EngineError> {
-        let bury = |write: &mut Write<'_>| -> Result<(), EngineError> {
-            for row in write.alive()? {
-                let how = "the engine was killed, and the machine with it";
-                write.end_machine(row.born.id, how, now())?;
-                let data = serde_json::json!({ "how": how });
-                report(write, &row.born.tenant, "machine.ended", row.born.id, &data)?;
-            }
-            for intent in write.open_intents()? {
-                write.forget_claim(intent.id)?;
-                write.close_intent(intent.id, "the engine was killed", now())?;
-            }
-            Ok(())
-        };
-        self.store().write(bury).await
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod answer;
 mod caller;
+mod carried;
 mod create;
 mod deadline;
 mod error;
@@ -24,8 +25,10 @@ mod rotate;
 mod run;
 mod secret;
 mod stats;
+mod take_up;
 mod template;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use brood_store::{NewEvent, Store, Write};
@@ -75,14 +78,16 @@ struct Inner {
     holds: Mutex<Holds>,
     secret_key: OnceLock<SecretKey>,
     deadlines: Deadlines,
+    /// Under which ids a supervisor keeps the cells of machines.
+    kept: Mutex<HashSet<MachineId>>,
 }
 
 impl Engine {
-    /// Over a store and a host, with whoever is bound to the hooks. Machines that an engine before this one left behind
-    /// are gone with it, and are written down as ended.
+    /// Over a store and a host, with whoever is bound to the hooks. Machines that an engine before this one left with a
+    /// supervisor are taken over; others are gone with it, and are written down as ended.
     ///
     /// # Errors
-    /// The store cannot be read or written.
+    /// The store cannot be read or written, or the supervisor does not answer.
     pub async fn open(store: Store, host: Host, panels: Panels) -> Result<Self, EngineError> {
         let engine = Self {
             inner: Arc::new(Inner {
@@ -94,9 +99,10 @@ impl Engine {
                 holds: Mutex::default(),
                 secret_key: OnceLock::new(),
                 deadlines: Deadlines::default(),
+                kept: Mutex::default(),
             }),
         };
-        engine.bury_the_lost().await?;
+        engine.take_up().await?;
         Ok(engine)
     }
 
@@ -107,6 +113,13 @@ impl Engine {
     fn holds(&self) -> MutexGuard<'_, Holds> {
         self.inner
             .holds
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashSet<MachineId>> {
+        self.inner
+            .kept
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }

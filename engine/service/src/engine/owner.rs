@@ -43,12 +43,21 @@ impl After {
 }
 
 /// What is done with a machine, on a thread that may stand still; nothing is given to it where she is gone.
-pub(super) type Work = Box<dyn FnOnce(Option<Guest>) -> After + Send>;
+pub(super) type Work = Box<dyn FnOnce(Option<Guest>) -> (After, Tell) + Send>;
+
+/// Tells whoever waits for a piece of work, once everybody sits again: who is told of a machine can ask for it.
+pub(super) type Tell = Box<dyn FnOnce() + Send>;
+
+/// Nobody is there to do it with.
+fn refuse(work: Work) {
+    let (_, tell) = work(None);
+    tell();
+}
 
 enum Message {
     Seat(MachineId, Guest),
     Work(MachineId, Work),
-    Done(MachineId, After),
+    Done(MachineId, After, Tell),
 }
 
 /// All owners.
@@ -81,7 +90,7 @@ impl Owners {
         let lineages = self.lineages.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(owner) = lineages.get(&lineage) else {
             drop(lineages);
-            work(None);
+            refuse(work);
             return;
         };
         drop(owner.send(Message::Work(id, work)));
@@ -126,9 +135,9 @@ impl Owner {
                     seat.line.push_back(work);
                     self.next(id);
                 }
-                None => drop(work(None)),
+                None => refuse(work),
             },
-            Message::Done(id, after) => {
+            Message::Done(id, after, tell) => {
                 for (daughter, guest) in after.born {
                     self.hear(Message::Seat(daughter, guest));
                 }
@@ -139,6 +148,7 @@ impl Owner {
                     }
                     _ => self.unseat(id),
                 }
+                tell();
             }
         }
     }
@@ -157,17 +167,15 @@ impl Owner {
         if let Some(work) = seat.line.pop_front() {
             let guest = seat.guest.take();
             tokio::task::spawn_blocking(move || {
-                let after = work(guest);
-                drop(owner.send(Message::Done(id, after)));
+                let (after, tell) = work(guest);
+                drop(owner.send(Message::Done(id, after, tell)));
             });
         }
     }
 
     fn unseat(&mut self, id: MachineId) {
         let line = self.seats.remove(&id).map(|seat| seat.line);
-        for work in line.into_iter().flatten() {
-            drop(work(None));
-        }
+        line.into_iter().flatten().for_each(refuse);
     }
 
     /// Whether the lineage is over. Nobody can send anything while this is decided.

@@ -81,19 +81,29 @@ impl Templates {
     /// Lets go of one that is removed. Her daughters live on.
     pub(super) fn forget(&self, id: MachineId) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(known.remove(&id));
+        let place = known.remove(&id);
+        drop(known);
+        place.as_deref().map(empty);
     }
 
-    /// Lets go of all of them.
+    /// Lets go of all of them, and of what is being made for them.
     pub(super) fn forget_all(&self) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.clear();
+        let places = std::mem::take(&mut *known);
+        drop(known);
+        places.into_values().for_each(|place| empty(&place));
     }
 
     fn place(&self, id: MachineId) -> Arc<Mutex<Option<Sealed>>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(known.entry(id).or_default())
     }
+}
+
+/// Ends the cells of a template; whoever fills its pool is waited for and finds it gone.
+fn empty(place: &Mutex<Option<Sealed>>) {
+    let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(place.take());
 }
 
 impl Sealed {

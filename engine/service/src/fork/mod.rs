@@ -13,7 +13,6 @@ mod introduction;
 mod stamp;
 mod unconfirmed;
 
-use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use brood_agent_proto::{ClientError, Quiesced, StampTicket};
@@ -156,6 +155,36 @@ impl Family<'_> {
 }
 
 impl Frozen {
+    /// A point in a cell that was taken over.
+    pub(crate) fn new(cell: Cell, ticket: StampTicket, mother: MachineId, generation: u32) -> Self {
+        Self {
+            cell,
+            ticket,
+            mother,
+            generation,
+        }
+    }
+
+    pub(crate) fn ticket(&self) -> &StampTicket {
+        &self.ticket
+    }
+
+    pub(crate) fn mother(&self) -> MachineId {
+        self.mother
+    }
+
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    pub(crate) fn cell(&self) -> &Cell {
+        &self.cell
+    }
+
+    pub(crate) fn cell_mut(&mut self) -> &mut Cell {
+        &mut self.cell
+    }
+
     /// Forks the checkpoint: daughters of the past, or why one is missing.
     ///
     /// # Errors
@@ -169,16 +198,6 @@ impl Frozen {
             asked: fork.asked,
         };
         Ok(family.unstamped(fork.daughters))
-    }
-
-    /// The process that holds the point.
-    pub fn pid(&self) -> u32 {
-        self.cell.pid()
-    }
-
-    /// What becomes readable when that process ends.
-    pub fn process(&self) -> Option<BorrowedFd<'_>> {
-        self.cell.process()
     }
 
     /// The cell alone, for who ends many at once.

@@ -124,6 +124,11 @@ impl Supervisor {
         self.pid
     }
 
+    /// Whether it is known to be gone.
+    pub fn is_gone(&self) -> bool {
+        self.line.inbox().gone.is_some()
+    }
+
     /// Starts the program of a cell.
     ///
     /// # Errors

@@ -1,0 +1,172 @@
+//! What an engine makes of what another has left behind.
+//!
+//! ```text
+//!              written down as alive      not written down
+//!  cell lives        taken over            killed: nobody was told of it
+//!  cell ended   written down with its end  forgotten
+//!  no cell      written down as ended
+//! ```
+//!
+//! Invariant: afterwards every machine that is written down as alive is one that can be asked, and no cell lives that is
+//! not. What was being done when the engine died came to nothing, and a caller that repeats it with its key has it done.
+
+use std::collections::HashMap;
+
+use brood_hooks::Now;
+use brood_store::{MachineRow, Write};
+use brood_supervisor::protocol::Entry;
+use brood_units::MachineId;
+
+use super::carried::Carried;
+use super::guest::Guest;
+use super::life::Living;
+use super::{Engine, EngineError, now, report};
+use crate::fork::wall_clock_ns;
+use crate::hold::Units;
+use crate::keeper::Keeper;
+
+/// What is said of machines of an engine that kept them itself.
+const NOT_KEPT: &str = "the engine was killed, and the machine with it";
+
+impl Engine {
+    /// Takes over what lives, buries what does not.
+    pub(super) async fn take_up(&self) -> Result<(), EngineError> {
+        let engine = self.clone();
+        let taken = tokio::task::spawn_blocking(move || engine.take_over()).await;
+        let taken = taken.unwrap_or_else(|error| Err(EngineError::Failed(error.to_string())))?;
+        for (living, mut guest) in taken {
+            self.look_after(living.clone(), &mut guest);
+            let (lineage, id) = (living.lineage, living.id);
+            self.inner.owners.seat(lineage, id, guest);
+        }
+        if let Some(mut ended) = self.inner.host.keeper().and_then(Keeper::ended) {
+            let engine = self.clone();
+            tokio::spawn(async move {
+                while let Some(cell) = ended.recv().await {
+                    let engine = engine.clone();
+                    // Of a machine somebody is told, and notes it once that is written down.
+                    let forget = move || engine.forget_unless_machine(cell);
+                    tokio::task::spawn_blocking(forget).await.ok();
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn forget_unless_machine(&self, cell: MachineId) {
+        if !self.kept().contains(&cell) {
+            self.note(Some(cell));
+        }
+    }
+
+    /// Has the supervisor forget a cell whose end is written down or of no interest.
+    pub(super) fn note(&self, cell: Option<MachineId>) {
+        if let (Some(keeper), Some(cell)) = (self.inner.host.keeper(), cell) {
+            // One that is not forgotten is found by the next engine.
+            keeper.noted(&[cell]).ok();
+        }
+    }
+
+    /// Has the supervisor forget all that has ended and is no machine; with nothing left to keep it ends as well.
+    pub(super) fn sweep(&self) {
+        let Some(keeper) = self.inner.host.keeper() else {
+            return;
+        };
+        // What is not forgotten now is found by the next engine.
+        let entries = keeper.list().unwrap_or_default();
+        let kept = self.kept();
+        let is_over = |entry: &&Entry| entry.end.is_some() && !kept.contains(&entry.id);
+        let over: Vec<_> = entries
+            .iter()
+            .filter(is_over)
+            .map(|entry| entry.id)
+            .collect();
+        keeper.noted(&over).ok();
+    }
+
+    fn take_over(&self) -> Result<Vec<(Living, Guest)>, EngineError> {
+        let keeper = self.inner.host.keeper();
+        let mut cells: HashMap<MachineId, Entry> = match keeper {
+            Some(keeper) => {
+                let list = keeper.list().map_err(|error| EngineError::failed(&error))?;
+                list.into_iter().map(|entry| (entry.id, entry)).collect()
+            }
+            None => HashMap::new(),
+        };
+        let (mut taken, mut ended) = (Vec::new(), Vec::new());
+        for row in self.store().read(|read| read.alive())? {
+            match self.adopt(&row, &mut cells) {
+                Ok(guest) => taken.push((Living::of(&row.born), guest)),
+                Err(how) => ended.push((row, how)),
+            }
+        }
+        self.bury_the_lost(ended)?;
+        if let Some(keeper) = keeper {
+            // Templates and warm daughters of the engine that died, daughters whose fork was not written down.
+            for entry in cells.values().filter(|entry| entry.end.is_none()) {
+                // It may end by itself meanwhile.
+                keeper.kill(entry.id).ok();
+            }
+            let noted = |entry: &&Entry| entry.end.is_some();
+            let noted: Vec<_> = cells.values().filter(noted).map(|entry| entry.id).collect();
+            keeper
+                .noted(&noted)
+                .map_err(|error| EngineError::failed(&error))?;
+        }
+        self.recall_holds()?;
+        Ok(taken)
+    }
+
+    /// The guest of a row, or how it ended. What is left of it stays with `cells`.
+    fn adopt(
+        &self,
+        row: &MachineRow,
+        cells: &mut HashMap<MachineId, Entry>,
+    ) -> Result<Guest, String> {
+        let keeper = self.inner.host.keeper().ok_or(NOT_KEPT)?;
+        let carried = Carried::read(&row.born)?;
+        let id = carried.cell.ok_or(NOT_KEPT)?;
+        let entry = cells
+            .get(&id)
+            .ok_or("its cell ended with the supervisor that kept it")?;
+        if let Some(end) = &entry.end {
+            return Err(end.to_string());
+        }
+        let (cell, state) = keeper
+            .adopt(id, self.inner.host.layers())
+            .map_err(|error| format!("it could not be taken over: {error:#}"))?;
+        let guest = carried.guest(&row.born, cell, state.motion)?;
+        cells.remove(&id);
+        Ok(guest)
+    }
+
+    fn bury_the_lost(&self, ended: Vec<(MachineRow, String)>) -> Result<(), EngineError> {
+        let bury = move |write: &mut Write<'_>| -> Result<(), EngineError> {
+            for (row, how) in &ended {
+                write.end_machine(row.born.id, how, now())?;
+                let data = serde_json::json!({ "how": how });
+                report(write, &row.born.tenant, "machine.ended", row.born.id, &data)?;
+            }
+            for intent in write.open_intents()? {
+                write.forget_claim(intent.id)?;
+                write.close_intent(intent.id, "the engine was killed", now())?;
+            }
+            Ok(())
+        };
+        self.store().write(bury).wait()
+    }
+
+    /// What those hold who live, and what is held for a time.
+    fn recall_holds(&self) -> Result<(), EngineError> {
+        let alive = self.store().read(|read| read.alive())?;
+        let mut holds = self.holds();
+        let clock = Now::from_unix_nanos(wall_clock_ns());
+        for intent in self.store().read(|read| read.holding_intents(now()))? {
+            let of_it = alive.iter().filter(|row| row.born.intent == intent.id);
+            let machines = of_it.map(|row| row.born.id);
+            let units = intent.holds.iter().map(Units::from).collect();
+            holds.recall(clock, units, intent.units, machines);
+        }
+        Ok(())
+    }
+}
