@@ -13,7 +13,8 @@
 //! ```
 //!
 //! A daughter never has the connection on which its mother was quiesced, so a thaw meant for the mother cannot thaw
-//! her. A machine that was stamped but not thawed may be forked again: its daughters are stamped with the same token.
+//! her. Where that connection has ended, `Release` thaws the mother: an engine that takes machines over sends it to those
+//! that it knows to be stamped, and to nobody else. A machine that was stamped but not thawed may be forked again: its daughters are stamped with the same token.
 
 use std::fmt;
 

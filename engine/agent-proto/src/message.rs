@@ -136,6 +136,8 @@ pub enum Request {
         /// Nanoseconds, forward or back.
         by_ns: i64,
     },
+    /// Thaw a mother whose quiescing connection has ended, for an engine that takes her over → [`Reply::Done`].
+    Release,
 }
 
 /// What the agent answers.

@@ -90,6 +90,7 @@ impl ConnectionSlot {
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
+        self.agent.gate.ended(self.id);
         self.agent.connections.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -206,6 +206,7 @@ fn reply(
             return Ok(Reply::Confirmed(report));
         }
         Request::ThawStamped { machine_id } => thaw_stamped(slot, machine_id)?,
+        Request::Release => release(slot)?,
         // Handled by the caller, which has the stream to itself.
         Request::Attach(_)
         | Request::FileRead(_)
@@ -263,6 +264,12 @@ fn thaw(slot: &ConnectionSlot, token: ForkToken) -> Result<(), AgentError> {
         .gate
         .check_thaw(token, slot.id)
         .map_err(AgentError::Fork)?;
+    run_on(slot, &mut freezer)
+}
+
+fn release(slot: &ConnectionSlot) -> Result<(), AgentError> {
+    let mut freezer = enter(&slot.agent.freezer);
+    slot.agent.gate.check_release().map_err(AgentError::Fork)?;
     run_on(slot, &mut freezer)
 }
 

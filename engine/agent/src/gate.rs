@@ -1,5 +1,6 @@
 //! Where the machine is in the fork protocol, as a value. Invariant: a step is allowed by this table or refused with
-//! nothing changed; no time and no lost connection moves it.
+//! nothing changed; no time and no lost connection moves it. A mother whose engine died while it forked her runs on when
+//! the next engine says so.
 //!
 //! The drawing is in `brood_agent_proto::fork`.
 
@@ -38,6 +39,8 @@ enum Phase {
     Quiesced {
         token: ForkToken,
         by: ConnectionId,
+        /// The connection that may thaw the mother has ended.
+        abandoned: bool,
     },
     Stamping {
         token: ForkToken,
@@ -102,7 +105,11 @@ impl Gate {
 
     /// The workload is frozen.
     pub(crate) fn quiesced(&self, token: ForkToken, by: ConnectionId) {
-        enter(&self.inner).phase = Phase::Quiesced { token, by };
+        enter(&self.inner).phase = Phase::Quiesced {
+            token,
+            by,
+            abandoned: false,
+        };
     }
 
     /// The workload runs.
@@ -131,6 +138,28 @@ impl Gate {
         }
     }
 
+    /// A connection has ended.
+    pub(crate) fn ended(&self, connection: ConnectionId) {
+        if let Phase::Quiesced { by, abandoned, .. } = &mut enter(&self.inner).phase
+            && *by == connection
+        {
+            *abandoned = true;
+        }
+    }
+
+    /// May another connection thaw the mother because hers has ended?
+    pub(crate) fn check_release(&self) -> Result<(), ForkRefusal> {
+        match enter(&self.inner).phase {
+            Phase::Quiesced {
+                abandoned: false, ..
+            } => Err(ForkRefusal::WrongConnection),
+            Phase::Quiesced { .. } => Ok(()),
+            Phase::Running | Phase::Quiescing => Err(ForkRefusal::NotQuiesced),
+            Phase::Stamping { .. } | Phase::Stamped { .. } => Err(ForkRefusal::AlreadyStamped),
+            Phase::Failed => Err(ForkRefusal::StampFailed),
+        }
+    }
+
     /// Begins a stamp, if this connection may; from here on the mother's thaw is refused.
     pub(crate) fn begin_stamp(
         &self,
@@ -139,7 +168,7 @@ impl Gate {
     ) -> Result<(), ForkRefusal> {
         let mut inner = enter(&self.inner);
         let (ours, quiesced_by) = match inner.phase {
-            Phase::Quiesced { token, by } => (token, by),
+            Phase::Quiesced { token, by, .. } => (token, by),
             // A stamped machine that was forked again before its thaw.
             Phase::Stamped {
                 token,
@@ -300,6 +329,19 @@ mod tests {
             gate.check_thaw(TOKEN, MOTHER),
             Err(ForkRefusal::AlreadyStamped)
         );
+    }
+
+    #[test]
+    fn a_mother_is_released_by_another_connection_once_hers_has_ended_and_not_before() {
+        let gate = Gate::default();
+        assert_eq!(gate.check_release(), Err(ForkRefusal::NotQuiesced));
+        gate.quiesced(TOKEN, MOTHER);
+        gate.ended(DAUGHTER);
+        assert_eq!(gate.check_release(), Err(ForkRefusal::WrongConnection));
+        gate.ended(MOTHER);
+        assert_eq!(gate.check_release(), Ok(()));
+        gate.begin_stamp(TOKEN, DAUGHTER).expect("she may");
+        assert_eq!(gate.check_release(), Err(ForkRefusal::AlreadyStamped));
     }
 
     #[test]

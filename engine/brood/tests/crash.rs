@@ -8,6 +8,7 @@
     reason = "a test fails where something is not as it should be"
 )]
 
+#[allow(dead_code, reason = "each test program uses a part")]
 mod program;
 
 use std::collections::{BTreeMap, BTreeSet};

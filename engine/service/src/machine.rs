@@ -9,7 +9,7 @@ use std::time::{Duration, Instant as Deadline};
 use brood_agent_proto::exec::ExecSpec;
 use brood_agent_proto::exec::ExecState;
 use brood_agent_proto::hello::HelloError;
-use brood_agent_proto::{AGENT_PORT, Client, ClientError};
+use brood_agent_proto::{AGENT_PORT, AgentError, Client, ClientError, ForkRefusal};
 use brood_cell::protocol::{CMDLINE, DiskSpec, GuestSpec, MachineSpec};
 use brood_cell::{Cell, CellError};
 use brood_units::MachineId;
@@ -137,6 +137,29 @@ impl Machine {
         let units = self.cell.collapse()?.paused_nanos;
         let longest = units.iter().copied().max().unwrap_or(0);
         Ok((units.len(), longest as f64 / 1000.0))
+    }
+
+    /// Of a machine that was taken over from an engine that died while it forked her: lets her workload run on. One that
+    /// was not frozen goes on as she is.
+    ///
+    /// # Errors
+    /// The agent does not answer, or does not let go in time.
+    pub(crate) fn release(&mut self) -> anyhow::Result<()> {
+        let deadline = Deadline::now() + CALL_PATIENCE;
+        loop {
+            match self.agent()?.release() {
+                Ok(()) | Err(ClientError::Agent(AgentError::Fork(ForkRefusal::NotQuiesced))) => {
+                    return Ok(());
+                }
+                // The agent has not heard yet that the other conversation is over.
+                Err(ClientError::Agent(AgentError::Fork(ForkRefusal::WrongConnection)))
+                    if Deadline::now() < deadline =>
+                {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// The cell, for what has nothing to do with the guest's inside.

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::reader::Readers;
 use crate::schema::{STEPS, SchemaError, migrate};
-use crate::writer::Writer;
+use crate::writer::{Outlives, Writer};
 use crate::{OpenError, Pending, Read, StoreError, Write, lock};
 
 /// What an operator sets.
@@ -71,7 +71,20 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        self.inner.writer.write(job)
+        self.inner.writer.write(Outlives::Power, job)
+    }
+
+    /// As [`Store::write`], for what says nothing once the host has lost its power: the answer comes once it is committed,
+    /// and the end of this process, however violent, does not undo it.
+    pub fn write_for_process<T, E>(
+        &self,
+        job: impl FnOnce(&mut Write<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Pending<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.inner.writer.write(Outlives::Process, job)
     }
 
     /// Looks at what is committed.

@@ -4,7 +4,8 @@
 //!  queue: a b c d e ─► BEGIN  a  b  (c fails: undone)  d  COMMIT ─► answers to a, b, c, d    next turn: e …
 //! ```
 //!
-//! Invariant: no answer before its commit. A job that fails is undone alone; a commit that fails is nobody's success.
+//! Invariant: no answer before its commit, and before that is on the disk where one job of the turn wants it to be. A job
+//! that fails is undone alone; a commit that fails is nobody's success.
 //! The queue has no bound of its own: who lets callers in bounds how many of them there are.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,6 +22,26 @@ use crate::{Read, StoreError};
 
 /// The most jobs of one commit.
 const TURN: usize = 256;
+
+/// What a commit has to outlive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Outlives {
+    /// This process.
+    Process,
+    /// The host's power as well.
+    Power,
+}
+
+impl Outlives {
+    /// sqlite.org, "PRAGMA synchronous": in WAL mode NORMAL writes without waiting for the disk, which the next commit
+    /// that waits makes up for.
+    const fn pragma(self) -> &'static str {
+        match self {
+            Self::Process => "PRAGMA synchronous = NORMAL",
+            Self::Power => "PRAGMA synchronous = FULL",
+        }
+    }
+}
 
 /// What a job writes with. It reads as well, and sees what it wrote.
 pub struct Write<'a> {
@@ -89,7 +110,7 @@ impl<T, E: From<StoreError>> Future for Pending<T, E> {
 }
 
 pub(crate) struct Writer {
-    queue: Option<mpsc::Sender<Job>>,
+    queue: Option<mpsc::Sender<(Outlives, Job)>>,
     thread: Option<JoinHandle<()>>,
     last_event: watch::Receiver<i64>,
 }
@@ -120,6 +141,7 @@ impl Writer {
 
     pub(crate) fn write<T, E>(
         &self,
+        outlives: Outlives,
         job: impl FnOnce(&mut Write<'_>) -> Result<T, E> + Send + 'static,
     ) -> Pending<T, E>
     where
@@ -144,7 +166,7 @@ impl Writer {
         });
         // Without a writer the job is dropped with its answer, which says so.
         if let Some(queue) = &self.queue {
-            drop(queue.send(job));
+            drop(queue.send((outlives, job)));
         }
         Pending { answer }
     }
@@ -160,11 +182,35 @@ impl Drop for Writer {
     }
 }
 
-fn write_all(connection: Connection, jobs: &mpsc::Receiver<Job>, seen: &watch::Sender<i64>) {
+fn write_all(
+    connection: Connection,
+    jobs: &mpsc::Receiver<(Outlives, Job)>,
+    seen: &watch::Sender<i64>,
+) {
+    let mut level = Outlives::Power;
     while let Ok(first) = jobs.recv() {
+        let waiting: Vec<_> = std::iter::once(first)
+            .chain(jobs.try_iter().take(TURN - 1))
+            .collect();
+        let wanted = waiting.iter().map(|(outlives, _)| *outlives).max();
+        let wanted = wanted.unwrap_or(Outlives::Power);
+        // Where it cannot be lowered a commit waits for the disk, and it is raised again or nothing is written.
+        if wanted != level {
+            match connection.execute_batch(wanted.pragma()) {
+                Ok(()) => level = wanted,
+                Err(error) if wanted == Outlives::Power => {
+                    let why = StoreError::from(error);
+                    for (_, job) in waiting {
+                        let (_, tell) = job(Err(why.clone()));
+                        tell(Err(why.clone()));
+                    }
+                    continue;
+                }
+                Err(_) => {}
+            }
+        }
         let mut turn = Turn::new(&connection, *seen.borrow());
-        turn.run(first);
-        jobs.try_iter().take(TURN - 1).for_each(|job| turn.run(job));
+        waiting.into_iter().for_each(|(_, job)| turn.run(job));
         let (told, last) = turn.commit();
         seen.send_if_modified(|seen| std::mem::replace(seen, last) != last);
         told.into_iter().for_each(|(tell, kept)| tell(kept));
@@ -259,5 +305,51 @@ impl<'a> Turn<'a> {
             }
         }
         (self.told, self.last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the connection waits for in a turn with this job (sqlite.org: 1 is NORMAL, 2 is FULL).
+    fn level(write: &mut Write<'_>) -> Result<i64, StoreError> {
+        Ok(write
+            .connection
+            .pragma_query_value(None, "synchronous", |row| row.get(0))?)
+    }
+
+    #[test]
+    fn a_commit_waits_for_the_disk_where_one_of_its_jobs_wants_it_to() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let connection = Connection::open(directory.path().join("a.db")).expect("opens");
+        // The writer looks for the last number of an event, which is there from the first such table on.
+        connection
+            .execute_batch("CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT) STRICT")
+            .expect("a table");
+        let writer = Writer::start(connection).expect("starts");
+        let ask = |outlives| {
+            writer
+                .write::<_, StoreError>(outlives, level)
+                .wait()
+                .expect("an answer")
+        };
+        assert_eq!(ask(Outlives::Process), 1);
+        assert_eq!(ask(Outlives::Power), 2);
+        assert_eq!(ask(Outlives::Process), 1);
+        // Whoever shares a turn with one that has to outlive the power outlives it as well.
+        let (hold, held) = mpsc::channel::<()>();
+        let busy = writer.write::<_, StoreError>(Outlives::Process, move |_| {
+            held.recv().ok();
+            Ok(())
+        });
+        let together = [Outlives::Process, Outlives::Power]
+            .map(|outlives| writer.write::<_, StoreError>(outlives, level));
+        drop(hold);
+        busy.wait().expect("an answer");
+        assert_eq!(
+            together.map(|answer| answer.wait().expect("an answer")),
+            [2, 2]
+        );
     }
 }

@@ -82,6 +82,15 @@ impl Client {
         }
     }
 
+    /// Thaws a mother that an engine which has died had frozen for a fork. Only for a machine that is known to have been
+    /// stamped: a daughter that was not would run under her mother's identity.
+    ///
+    /// # Errors
+    /// [`crate::AgentError::Fork`] if she is not frozen, or the connection that froze her has not ended yet.
+    pub fn release(&mut self) -> Result<(), ClientError> {
+        self.call_done(&Request::Release)
+    }
+
     /// Gives a daughter its identity. `self` must be a connection made to the daughter after the fork.
     ///
     /// # Errors

@@ -50,6 +50,8 @@ pub(crate) struct Options<'a> {
     pub(crate) components: &'a Path,
     /// The policy file; the one that ships if there is none.
     pub(crate) policy: Option<&'a Path>,
+    /// What Linux machines start from.
+    pub(crate) files: Option<&'a Path>,
     /// At which of its points it is killed.
     pub(crate) plan: Option<&'a str>,
 }
@@ -60,6 +62,7 @@ impl<'a> Options<'a> {
             state,
             components,
             policy: None,
+            files: None,
             plan: None,
         }
     }
@@ -75,7 +78,10 @@ pub(crate) struct Program {
 impl Program {
     /// Starts it and waits until it serves or has ended.
     pub(crate) fn start(options: &Options<'_>) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_brood"));
+        // The lab says where the program is.
+        let program =
+            std::env::var_os("BROOD_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_brood").into());
+        let mut command = Command::new(program);
         command
             .args(["up", "--listen", "127.0.0.1:0", "--state"])
             .arg(options.state)
@@ -87,6 +93,9 @@ impl Program {
             .stderr(Stdio::piped());
         if let Some(policy) = options.policy {
             command.arg("--policy").arg(policy);
+        }
+        if let Some(files) = options.files {
+            command.arg("--files").arg(files);
         }
         if let Some(plan) = options.plan {
             command.env(VARIABLE, plan);
@@ -211,6 +220,12 @@ impl Program {
         self.tell(Signal::INT);
         let ended = self.wait();
         assert!(ended.success(), "{ended}");
+    }
+
+    /// Kills it.
+    pub(crate) fn kill(&mut self) {
+        self.tell(Signal::KILL);
+        self.wait();
     }
 
     /// Asks it to end; its machines go on.

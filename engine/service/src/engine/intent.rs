@@ -57,7 +57,8 @@ impl Engine {
         }
     }
 
-    /// Writes the intent down, with the caller's key.
+    /// Writes the intent down, with the caller's key. A host that loses its power loses what an intent is for as well: the
+    /// machines it was about.
     pub(super) async fn begin<T: DeserializeOwned>(
         &self,
         caller: &Caller,
@@ -80,7 +81,7 @@ impl Engine {
         };
         let claim = self
             .store()
-            .write(move |write| begin(write, &intent, claimed.as_ref()))
+            .write_for_process(move |write| begin(write, &intent, claimed.as_ref()))
             .await?;
         match claim {
             None => Ok(Begun::New(id)),

@@ -20,10 +20,12 @@ use brood_units::MachineId;
 use super::carried::Carried;
 use super::guest::Guest;
 use super::life::Living;
+use super::owner::After;
 use super::{Engine, EngineError, now, report};
 use crate::fork::wall_clock_ns;
 use crate::hold::Units;
 use crate::keeper::Keeper;
+use crate::machine::Machine;
 
 /// What is said of machines of an engine that kept them itself.
 const NOT_KEPT: &str = "the engine was killed, and the machine with it";
@@ -37,7 +39,12 @@ impl Engine {
         for (living, mut guest) in taken {
             self.look_after(living.clone(), &mut guest);
             let (lineage, id) = (living.lineage, living.id);
+            let is_linux = guest.linux().is_some();
             self.inner.owners.seat(lineage, id, guest);
+            if is_linux {
+                let engine = self.clone();
+                tokio::spawn(async move { engine.release(living).await });
+            }
         }
         if let Some(mut ended) = self.inner.host.keeper().and_then(Keeper::ended) {
             let engine = self.clone();
@@ -51,6 +58,18 @@ impl Engine {
             });
         }
         Ok(())
+    }
+
+    /// The engine that died may have frozen the workload for a fork; whoever wants something of the machine meanwhile
+    /// waits in her line.
+    async fn release(&self, living: Living) {
+        let released = self.work_with(living, |mut guest| {
+            let done = guest.linux().map_or(Ok(()), Machine::release);
+            let told = done.map_err(|error| EngineError::failed(&error));
+            (told, After::back(guest))
+        });
+        // One whose agent does not answer says so to whoever asks her next.
+        released.await.ok();
     }
 
     fn forget_unless_machine(&self, cell: MachineId) {
