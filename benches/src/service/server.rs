@@ -134,6 +134,8 @@ fn fill(state: &Path, ended: u32) -> anyhow::Result<()> {
                 intent,
                 created: now,
                 expires: None,
+                granted: None,
+                idle_ms: None,
                 carried: "{}".to_owned(),
             })?;
             write.end_machine(id, "long ago", now)?;

@@ -167,6 +167,12 @@ registry! {
         "A policy lets it wait until others have ended, and they did not in time.",
         "Ask again later, ask for fewer, or lower `min_count`.", true
     }
+    /// The caller asks too often.
+    RateLimited = "rate_limited" {
+        "Requests come too often",
+        "The operator limits how many requests a key, and all keys of a tenant together, may make in a time.",
+        "Ask again after `retry_after_ms`; follow events instead of asking for the state again and again.", true
+    }
     /// The disk of the database is full.
     StoreFull = "store_full" {
         "The disk of the engine is full",

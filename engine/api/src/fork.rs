@@ -61,6 +61,9 @@ pub struct ForkSpec {
     pub labels: BTreeMap<String, String>,
     /// How long they live; until they are ended if not said.
     pub ttl: Option<Span>,
+    /// How long nobody may ask anything of one of them before she ends; looking at her does not count. For ever if not
+    /// said.
+    pub idle: Option<Span>,
     /// Variables of their later programs.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -92,6 +95,7 @@ impl Request for ForkSpec {
         }
         limit::labels(&self.labels, mistakes);
         limit::ttl(self.ttl, mistakes);
+        limit::idle(self.idle, mistakes);
         limit::env(&self.env, mistakes);
         for (index, file) in self.files.iter().enumerate() {
             limit::guest_path(&format!("/files/{index}/path"), &file.path, mistakes);

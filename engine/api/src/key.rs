@@ -72,6 +72,22 @@ impl Request for KeySpec {
     }
 }
 
+/// How a key is rotated.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RotateSpec {
+    /// How long the old key stays good, at most as long as it would have been anyway. It ends at once if not said.
+    pub grace: Option<Span>,
+}
+
+impl Request for RotateSpec {
+    fn check(&self, mistakes: &mut Mistakes) {
+        if self.grace.is_some_and(|grace| grace.as_millis() == 0) {
+            mistakes.out_of_range("/grace", "leave it out to end the old key at once");
+        }
+    }
+}
+
 /// A key, without itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Key {

@@ -85,6 +85,15 @@ pub(crate) fn ttl(ttl: Option<Span>, mistakes: &mut Mistakes) {
     }
 }
 
+pub(crate) fn idle(idle: Option<Span>, mistakes: &mut Mistakes) {
+    if idle.is_some_and(|idle| idle.as_millis() == 0) {
+        mistakes.out_of_range(
+            "/idle",
+            "a machine is idle from its birth on: leave idle out for one that may stay so",
+        );
+    }
+}
+
 /// An absolute path in a guest.
 pub(crate) fn guest_path(pointer: &str, path: &str, mistakes: &mut Mistakes) {
     if !path.starts_with('/') || path.contains('\0') || path.len() > 4095 {

@@ -49,6 +49,8 @@ pub struct MachineSpec {
     pub labels: BTreeMap<String, String>,
     /// How long it lives; until it is ended if not said.
     pub ttl: Option<Span>,
+    /// How long nobody may ask anything of it before it ends; looking at it does not count. For ever if not said.
+    pub idle: Option<Span>,
 }
 
 impl Request for MachineSpec {
@@ -59,6 +61,7 @@ impl Request for MachineSpec {
         }
         limit::labels(&self.labels, mistakes);
         limit::ttl(self.ttl, mistakes);
+        limit::idle(self.idle, mistakes);
     }
 }
 
@@ -74,6 +77,22 @@ pub struct NamedMachineSpec {
     pub labels: BTreeMap<String, String>,
     /// How long it lives; until it is ended if not said.
     pub ttl: Option<Span>,
+    /// How long nobody may ask anything of it before it ends; looking at it does not count. For ever if not said.
+    pub idle: Option<Span>,
+}
+
+/// How long a machine lives from now on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TtlSpec {
+    /// From now, and at most as long as it was admitted to live; as it was admitted if not said.
+    pub ttl: Option<Span>,
+}
+
+impl Request for TtlSpec {
+    fn check(&self, mistakes: &mut Mistakes) {
+        limit::ttl(self.ttl, mistakes);
+    }
 }
 
 impl NamedMachineSpec {
@@ -84,6 +103,7 @@ impl NamedMachineSpec {
             name: Some(name),
             labels: self.labels,
             ttl: self.ttl,
+            idle: self.idle,
         }
     }
 }
@@ -93,6 +113,7 @@ impl Request for NamedMachineSpec {
         limit::named("/template", &self.template, mistakes);
         limit::labels(&self.labels, mistakes);
         limit::ttl(self.ttl, mistakes);
+        limit::idle(self.idle, mistakes);
     }
 }
 
@@ -201,12 +222,24 @@ pub struct Machine {
     /// When it ends by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Time>,
+    /// How long nobody may ask anything of it before it ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle: Option<Span>,
     /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Time>,
     /// How it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ending: Option<String>,
+}
+
+/// What a machine costs its host at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MachineStats {
+    /// Memory that nobody shares with it, KiB. Nothing else comes back when it ends.
+    pub private_kib: u64,
+    /// The same with its part of what it shares (Pss), KiB: those of all machines add up to what they take together.
+    pub pss_kib: u64,
 }
 
 /// A lineage: everybody, mothers before daughters. Who is whose daughter says `mother`.

@@ -18,6 +18,7 @@ use utoipa::openapi::{
 };
 
 use crate::operation::{Body, Described, Operation, Reply, Verb, schema};
+use crate::tenant::Tenant;
 use crate::{Code, IdText, Problem};
 
 /// What a request may come to.
@@ -31,6 +32,7 @@ pub enum Outcome {
 
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
+const BYTES: &str = "application/octet-stream";
 const STREAM: &str = "text/event-stream";
 const KEY: &str = "key";
 
@@ -39,6 +41,8 @@ pub fn document(status: impl Fn(Outcome) -> u16) -> OpenApi {
     let mut schemas = Schemas::default();
     schemas.add(schema::<Problem>());
     schemas.add(schema::<IdText>());
+    // A page does not bring the schema of what is on it, and no operation shows one alone.
+    schemas.add(schema::<Tenant>());
     let mut paths = PathsBuilder::new();
     for operation in Operation::ALL {
         let method = match operation.verb {
@@ -114,6 +118,12 @@ fn describe(
         let body = RequestBodyBuilder::new().content(JSON, content);
         builder = builder.request_body(Some(body.required(Some(Required::True)).build()));
     }
+    if let Body::Bytes = operation.body {
+        let schema = ObjectBuilder::new().schema_type(Type::String).build();
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        let body = RequestBodyBuilder::new().content(BYTES, content);
+        builder = builder.request_body(Some(body.required(Some(Required::True)).build()));
+    }
     let code = status(Outcome::Reply(operation.reply)).to_string();
     builder = builder.response(code, reply(operation.reply, schemas));
     for (code, codes) in by_status(operation, status) {
@@ -150,6 +160,7 @@ fn reply(reply: Reply, schemas: &mut Schemas) -> utoipa::openapi::Response {
             .description("Here it is, as one answer or as a stream")
             .content(JSON, json(schemas, of))
             .content(STREAM, text()),
+        Reply::Bytes => response.description("Here it is").content(BYTES, text()),
         Reply::Done => response.description("It was done"),
         Reply::Socket(frames) => {
             let client = schemas.add((frames.from_client)()).ref_location;
@@ -171,7 +182,7 @@ fn by_status(operation: &Operation, status: &impl Fn(Outcome) -> u16) -> BTreeMa
     let mut codes = vec![];
     if operation.scope.is_some() {
         codes.extend([Code::MissingKey, Code::BadKey, Code::MissingScope]);
-        codes.extend([Code::StoreFailed, Code::Failed]);
+        codes.extend([Code::StoreFailed, Code::Failed, Code::RateLimited]);
     }
     if operation.path.contains('{') {
         codes.push(Code::NotFound);
@@ -181,6 +192,7 @@ fn by_status(operation: &Operation, status: &impl Fn(Outcome) -> u16) -> BTreeMa
     }
     match operation.body {
         Body::None => {}
+        Body::Bytes => codes.extend([Code::InvalidRequest, Code::BodyTooSlow]),
         Body::Json(_) => codes.extend([
             Code::MalformedJson,
             Code::InvalidRequest,
@@ -191,9 +203,10 @@ fn by_status(operation: &Operation, status: &impl Fn(Outcome) -> u16) -> BTreeMa
     }
     if operation.verb != Verb::Get {
         codes.extend([Code::Conflict, Code::StoreFull]);
-        if operation.path.contains("{machine}") || operation.path.contains("{checkpoint}") {
-            codes.push(Code::Ended);
-        }
+    }
+    // Rows can be looked at for ever; what asks the machine itself needs one that is there.
+    if operation.path.contains("{machine}") || operation.path.contains("{checkpoint}") {
+        codes.extend([Code::Conflict, Code::Ended]);
     }
     if operation.path.contains("/execs") {
         codes.extend([Code::Conflict, Code::Ended]);

@@ -50,6 +50,8 @@ pub enum Body {
     None,
     /// JSON of a type.
     Json(#[doc(hidden)] Json),
+    /// Any bytes, as many as there are.
+    Bytes,
 }
 
 /// What is answered if all goes well.
@@ -61,6 +63,8 @@ pub enum Reply {
     Found(#[doc(hidden)] Json),
     /// The same, or a stream of it, as the caller accepts.
     FoundOrStream(#[doc(hidden)] Json),
+    /// Any bytes, as many as there are.
+    Bytes,
     /// Nothing.
     Done,
     /// A WebSocket (RFC 6455).
@@ -139,6 +143,16 @@ impl Operation {
         self
     }
 
+    const fn takes_bytes(mut self) -> Self {
+        self.body = Body::Bytes;
+        self
+    }
+
+    const fn sends_bytes(mut self) -> Self {
+        self.reply = Reply::Bytes;
+        self
+    }
+
     const fn query<T: IntoParams>(mut self) -> Self {
         self.query = Some(parameters::<T>);
         self
@@ -212,6 +226,8 @@ ids! {
     CreateKey = "createKey",
     /// Revokes one.
     RevokeKey = "revokeKey",
+    /// Makes a key in the place of another.
+    RotateKey = "rotateKey",
     /// Lists machines.
     ListMachines = "listMachines",
     /// Makes one.
@@ -248,6 +264,22 @@ ids! {
     ResumeMachine = "resumeMachine",
     /// Shows its lineage.
     ShowTree = "showTree",
+    /// Sets its time to live.
+    SetTtl = "setTtl",
+    /// Reads a file of it.
+    ReadFile = "readFile",
+    /// Writes one.
+    WriteFile = "writeFile",
+    /// Removes one.
+    RemoveFile = "removeFile",
+    /// Lists a directory of it.
+    ListDirectory = "listDirectory",
+    /// Shows what a path of it is.
+    StatFile = "statFile",
+    /// What it costs.
+    MachineStats = "machineStats",
+    /// Who is bound to which hook.
+    ListPolicies = "listPolicies",
     /// What policies said about a request.
     Decisions = "decisions",
     /// The document.
@@ -256,6 +288,12 @@ ids! {
     ListProblems = "listProblems",
     /// Shows one.
     ShowProblem = "showProblem",
+    /// Lists secrets.
+    ListSecrets = "listSecrets",
+    /// Puts one.
+    PutSecret = "putSecret",
+    /// Removes one.
+    RemoveSecret = "removeSecret",
     /// Lists templates.
     ListTemplates = "listTemplates",
     /// Makes one.
@@ -266,6 +304,8 @@ ids! {
     RemoveTemplate = "removeTemplate",
     /// Forks one.
     ForkTemplate = "forkTemplate",
+    /// Lists tenants.
+    ListTenants = "listTenants",
     /// Makes one.
     CreateTenant = "createTenant",
     /// Whether the server lives.

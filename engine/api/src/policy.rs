@@ -1,4 +1,6 @@
-//! Policies: what the plugins that are bound to a decision said.
+//! Policies: who is bound to which decision, and what they said.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -48,4 +50,60 @@ pub enum Standing {
 pub struct Decisions {
     /// In the order they were asked.
     pub items: Vec<Decision>,
+}
+
+/// A plugin at a hook.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Binding {
+    /// The hook: `admission`, `placement`, `mutation` or `billing`.
+    pub hook: String,
+    /// Its name, as decisions and denials quote it.
+    pub binding: String,
+    /// The plugin.
+    pub plugin: String,
+    /// What its component says of its version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The component's digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// `off`, `shadow`, `warn` or `enforce`.
+    pub mode: String,
+    /// Lower is asked first.
+    pub order: u32,
+    /// What a failed call means: `closed`, `open` or `fallback:NAME`.
+    pub on_failure: String,
+    /// Why it is not asked, where it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// What became of its calls since it was bound.
+    pub calls: CallCounts,
+}
+
+/// Calls of a binding, of all tenants together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CallCounts {
+    /// Answered, and nothing refused.
+    pub answered: u64,
+    /// Answered with a refusal.
+    pub refused: u64,
+    /// Failed, by kind.
+    pub failed: BTreeMap<String, u64>,
+    /// Failed, and passed over.
+    pub failed_open: u64,
+    /// Failed, and another was asked in its place.
+    pub fell_back: u64,
+    /// Of a shadow: would have changed nothing.
+    pub agreed: u64,
+    /// Of a shadow: would have changed the decision.
+    pub disagreed: u64,
+    /// Fuel of all of them.
+    pub fuel: u64,
+}
+
+/// All bindings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Bindings {
+    /// By hook, in the order in which they are asked.
+    pub items: Vec<Binding>,
 }

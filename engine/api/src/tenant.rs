@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::key::NewKey;
 use crate::mistake::Mistakes;
-use crate::{Request, limit};
+use crate::{Request, Time, limit};
 
 /// A tenant to make.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -20,6 +20,15 @@ impl Request for TenantSpec {
     fn check(&self, mistakes: &mut Mistakes) {
         limit::name("/name", &self.name, mistakes);
     }
+}
+
+/// A tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Tenant {
+    /// Its name.
+    pub name: String,
+    /// When it was made.
+    pub created_at: Time,
 }
 
 /// A tenant that was just made, with its first key.

@@ -182,7 +182,7 @@ fn main() -> ExitCode {
                     guest_files: files.or(usual.guest_files),
                     policy: policy.or(usual.policy),
                     plugins: plugins.unwrap_or(usual.plugins),
-                    tenant: usual.tenant,
+                    ..usual
                 })
             })
             .map(|()| ExitCode::SUCCESS),

@@ -131,6 +131,7 @@ fn machine(name: Option<&str>) -> CreateMachine {
         reuse: false,
         labels: BTreeMap::new(),
         ttl_ms: None,
+        idle_ms: None,
     }
 }
 
@@ -139,6 +140,7 @@ fn of(count: u32) -> ForkMachine {
         spec: ForkSpec::of(count),
         on_error: OnError::Keep,
         name: None,
+        idle_ms: None,
     }
 }
 

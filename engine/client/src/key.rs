@@ -5,8 +5,9 @@
 use std::fmt;
 
 use brood_api::OperationId as Id;
-use brood_api::key::{KeySpec, Keys, NewKey};
-use brood_api::tenant::{NewTenant, TenantSpec};
+use brood_api::Page;
+use brood_api::key::{KeySpec, Keys, NewKey, RotateSpec};
+use brood_api::tenant::{NewTenant, Tenant, TenantSpec};
 use brood_units::KeyId;
 
 use crate::ask::Ask;
@@ -37,6 +38,22 @@ impl fmt::Debug for ApiKey {
 }
 
 impl Client {
+    /// Makes a key in the place of another.
+    ///
+    /// # Errors
+    /// As all methods: the server cannot be reached, is not understood, or refuses.
+    pub fn rotate_key(&self, id: KeyId, spec: &RotateSpec) -> Result<NewKey, ClientError> {
+        self.call(Ask::to(Id::RotateKey).at(id).json(spec)?)
+    }
+
+    /// All tenants, for an operator.
+    ///
+    /// # Errors
+    /// As all methods: the server cannot be reached, is not understood, or refuses.
+    pub fn list_tenants(&self, cursor: Option<&str>) -> Result<Page<Tenant>, ClientError> {
+        self.call(Ask::to(Id::ListTenants).query("cursor", cursor))
+    }
+
     /// All keys of the tenant.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ mod exec;
 mod key;
 mod look;
 mod machine;
+mod secret;
 mod template;
 
 pub use address::{Address, AddressError};

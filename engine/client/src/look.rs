@@ -1,7 +1,7 @@
 //! What is looked at: the server itself, its document, kinds of problems, decisions.
 
 use brood_api::info::{Health, Info};
-use brood_api::policy::Decisions;
+use brood_api::policy::{Bindings, Decisions};
 use brood_api::{Code, OperationId as Id};
 use brood_units::IntentId;
 use serde_json::Value;
@@ -10,6 +10,14 @@ use crate::ask::Ask;
 use crate::{Client, ClientError};
 
 impl Client {
+    /// Who is bound to which hook, for an operator.
+    ///
+    /// # Errors
+    /// As all methods: the server cannot be reached, is not understood, or refuses.
+    pub fn list_policies(&self) -> Result<Bindings, ClientError> {
+        self.call(Ask::to(Id::ListPolicies))
+    }
+
     /// Whether the server lives.
     ///
     /// # Errors
@@ -79,10 +87,12 @@ mod tests {
             include_str!("key.rs"),
             include_str!("look.rs"),
             include_str!("machine.rs"),
+            include_str!("secret.rs"),
             include_str!("template.rs"),
         ];
-        // A conversation is not an ask: who sits at a terminal opens a WebSocket.
-        for id in Id::ALL.iter().filter(|id| **id != Id::Terminal) {
+        // Bytes and conversations are no JSON: files, and the WebSocket of a terminal.
+        let others = [Id::Terminal, Id::ReadFile, Id::WriteFile, Id::RemoveFile];
+        for id in Id::ALL.iter().filter(|id| !others.contains(id)) {
             // As the methods write it; here it is never written so.
             let words = format!("Id::{id:?}");
             let asked = |source: &&str| {

@@ -1,8 +1,10 @@
 //! Machines, checkpoints and forks of them.
 
+use brood_api::file::{Directory, FileStat};
 use brood_api::fork::{ForkAnswer, ForkSpec};
 use brood_api::machine::{
-    EndAnswer, EndQuery, Machine, MachineListQuery, MachineSpec, NamedMachineSpec, Tree,
+    EndAnswer, EndQuery, Machine, MachineListQuery, MachineSpec, MachineStats, NamedMachineSpec,
+    Tree, TtlSpec,
 };
 use brood_api::{OperationId as Id, Page};
 use brood_units::MachineId;
@@ -11,6 +13,40 @@ use crate::ask::Ask;
 use crate::{Client, ClientError};
 
 impl Client {
+    /// Has a machine end sooner, or as late as it was admitted to.
+    ///
+    /// # Errors
+    /// As all methods: the server cannot be reached, is not understood, or refuses.
+    pub fn set_ttl(&self, id: MachineId, spec: &TtlSpec) -> Result<Machine, ClientError> {
+        self.call(Ask::to(Id::SetTtl).at(id).json(spec)?)
+    }
+
+    /// What a machine costs its host at this moment.
+    ///
+    /// # Errors
+    /// As all methods: the server cannot be reached, is not understood, or refuses.
+    pub fn machine_stats(&self, id: MachineId) -> Result<MachineStats, ClientError> {
+        self.call(Ask::to(Id::MachineStats).at(id))
+    }
+
+    /// What is in a directory of a machine.
+    ///
+    /// # Errors
+    /// As all methods: the server cannot be reached, is not understood, or refuses.
+    pub fn list_directory(&self, id: MachineId, path: &str) -> Result<Directory, ClientError> {
+        let ask = Ask::to(Id::ListDirectory).at(id);
+        self.call(ask.query("path", Some(path)))
+    }
+
+    /// What a path of a machine is.
+    ///
+    /// # Errors
+    /// As all methods: the server cannot be reached, is not understood, or refuses.
+    pub fn stat_file(&self, id: MachineId, path: &str) -> Result<FileStat, ClientError> {
+        let ask = Ask::to(Id::StatFile).at(id);
+        self.call(ask.query("path", Some(path)))
+    }
+
     /// A page of machines.
     ///
     /// # Errors

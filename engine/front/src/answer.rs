@@ -30,6 +30,8 @@ pub(crate) enum Answer {
     Timed(Bytes, Stages),
     /// Nothing.
     Done,
+    /// Bytes as they come.
+    Bytes(Body),
     /// A stream of events.
     Stream(Body),
     /// The connection becomes a WebSocket.
@@ -74,6 +76,7 @@ pub(crate) fn respond(
             stages = timed;
             (Response::new(json.into()), Some("application/json"))
         }
+        Answer::Bytes(body) => (Response::new(body), Some("application/octet-stream")),
         Answer::Done => (Response::new(Body::empty()), None),
         Answer::Stream(body) => (Response::new(body), Some("text/event-stream")),
         Answer::Socket(response) => (response, None),

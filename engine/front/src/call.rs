@@ -3,7 +3,7 @@
 //! Invariant: a call exists only for somebody whose key allows the operation, and its body is whole and within its bounds.
 
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::{Body, Bytes};
 use axum::extract::ws::WebSocketUpgrade;
@@ -42,6 +42,8 @@ pub(crate) struct Call {
     path: Vec<(String, String)>,
     query: Option<String>,
     body: Bytes,
+    /// A body that is read as it comes. It is never locked: calls are shared, and a body is not.
+    stream: Mutex<Option<Body>>,
     idempotency: Option<Idempotency>,
     socket: Option<(WebSocketUpgrade, Connection)>,
 }
@@ -58,12 +60,18 @@ impl Call {
         let caller = match operation.scope {
             Some(scope) => {
                 let caller = authenticate(&shared.engine, &parts.headers)?;
+                shared.rates.take(&caller)?;
                 caller.may(service_scope(scope)).map_err(problem)?;
                 Some(caller)
             }
             None => None,
         };
+        let mut stream = None;
         let body = match operation.body {
+            brood_api::Body::Bytes => {
+                stream = Some(body);
+                Bytes::new()
+            }
             brood_api::Body::None => read_body(&shared, body).await.and_then(no_body)?,
             brood_api::Body::Json(_) => {
                 check_media_type(&parts.headers)?;
@@ -96,6 +104,7 @@ impl Call {
                 .collect(),
             query: parts.uri.query().map(str::to_owned),
             body,
+            stream: Mutex::new(stream),
             idempotency,
         })
     }
@@ -150,6 +159,34 @@ impl Call {
     /// The body.
     pub(crate) fn body<T: Request>(&self) -> Result<T, Refusal> {
         brood_api::decode(&self.body).map_err(|error| Box::new(error.into()))
+    }
+
+    /// What comes next of a body of any length; none at its end.
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Refusal> {
+        let stream = self.stream.get_mut();
+        let stream = stream.unwrap_or_else(PoisonError::into_inner);
+        let Some(body) = stream else {
+            return Ok(None);
+        };
+        let time = self.shared.options.body_time;
+        loop {
+            let Ok(frame) = tokio::time::timeout(time, body.frame()).await else {
+                let millis = time.as_millis();
+                let words = format!("nothing more of the body came for {millis} ms");
+                return Err(refusal(Code::BodyTooSlow, words));
+            };
+            match frame {
+                None => return Ok(None),
+                // Trailers are no data.
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => return Ok(Some(data)),
+                    Err(_) => continue,
+                },
+                Some(Err(error)) => {
+                    return Err(invalid("", format!("the body ended early: {error}")));
+                }
+            }
+        }
     }
 
     /// The query.

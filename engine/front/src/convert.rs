@@ -5,7 +5,7 @@ use brood_api::fork::{Daughter, ForkAnswer, ForkTiming};
 use brood_api::key::{Key, Scope};
 use brood_api::machine::{Kind, Machine, State};
 use brood_api::template::{GuestKind, Template, Visibility};
-use brood_api::{Code, Page, Time};
+use brood_api::{Code, Page, Span, Time};
 use brood_service::engine::exec::{
     ExecRow, ExecState, From, OutputAnswer, Piece, Started, Stream, TtySize,
 };
@@ -47,6 +47,7 @@ pub(crate) fn machine(answer: MachineAnswer) -> Result<Machine, Refusal> {
         labels: answer.labels,
         created_at: Time(answer.created),
         expires_at: answer.expires.map(Time),
+        idle: answer.idle_ms.map(Span::from_millis),
         ended_at: answer.ended.map(Time),
         ending: answer.ending,
     })

@@ -1,9 +1,11 @@
 //! One function for each operation.
 
 mod exec;
+mod file;
 mod key;
 mod look;
 mod machine;
+mod secret;
 mod template;
 
 use brood_api::OperationId;
@@ -23,12 +25,20 @@ pub(crate) async fn handle(id: OperationId, call: Call) -> Result<Answer, Refusa
         OperationId::Info => look::info(&call),
         OperationId::ListProblems => look::problems(),
         OperationId::ShowProblem => look::show_problem(&call),
+        OperationId::ListPolicies => look::policies(&call),
         OperationId::Events => look::events(call),
         OperationId::Decisions => look::decisions(&call),
         OperationId::ListMachines => machine::list(&call, machine::MACHINE),
         OperationId::ListCheckpoints => machine::list(&call, machine::CHECKPOINT),
         OperationId::ShowMachine => machine::show(&call, machine::MACHINE),
         OperationId::ShowCheckpoint => machine::show(&call, machine::CHECKPOINT),
+        OperationId::ReadFile => file::read(&call).await,
+        OperationId::WriteFile => file::write(call).await,
+        OperationId::RemoveFile => file::remove(&call).await,
+        OperationId::ListDirectory => file::list(&call).await,
+        OperationId::StatFile => file::stat(&call).await,
+        OperationId::SetTtl => machine::set_ttl(&call).await,
+        OperationId::MachineStats => machine::stats(&call).await,
         OperationId::ShowTree => machine::tree(&call),
         OperationId::CreateMachine => machine::create(call).await,
         OperationId::NamedMachine => machine::named(call).await,
@@ -52,8 +62,13 @@ pub(crate) async fn handle(id: OperationId, call: Call) -> Result<Answer, Refusa
         OperationId::ShowTemplate => template::show(&call),
         OperationId::CreateTemplate => template::create(&call).await,
         OperationId::RemoveTemplate => template::remove(&call).await,
+        OperationId::ListSecrets => secret::list(&call),
+        OperationId::PutSecret => secret::put(&call).await,
+        OperationId::RemoveSecret => secret::remove(&call).await,
         OperationId::ListKeys => key::list(&call),
         OperationId::CreateKey => key::create(&call).await,
+        OperationId::RotateKey => key::rotate(&call).await,
+        OperationId::ListTenants => key::tenants(&call),
         OperationId::RevokeKey => key::revoke(&call).await,
         OperationId::CreateTenant => key::create_tenant(&call).await,
     }

@@ -16,6 +16,7 @@ mod fault;
 mod handler;
 mod options;
 mod output_stream;
+mod rate;
 mod route;
 mod server;
 mod state;
@@ -23,5 +24,5 @@ mod status;
 mod stream;
 mod terminal;
 
-pub use options::Options;
+pub use options::{Bucket, Options};
 pub use server::serve;

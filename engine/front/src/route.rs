@@ -35,7 +35,9 @@ pub(crate) fn router(shared: Shared) -> Router {
             move |State(shared): State<Shared>, parameters: RawPathParams, request: Request| {
                 serve(operation, shared, parameters, request)
             };
-        router = router.route(operation.path, on(verb, serve));
+        // What names a path in a guest has slashes of its own.
+        let path = operation.path.replace("{path}", "{*path}");
+        router = router.route(&path, on(verb, serve));
     }
     router
         .method_not_allowed_fallback(method_not_allowed)

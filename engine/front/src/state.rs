@@ -6,6 +6,7 @@ use axum::body::Bytes;
 use brood_service::engine::Engine;
 use tokio::sync::watch;
 
+use crate::rate::Rates;
 use crate::{Options, status};
 
 /// Until the server is to stop.
@@ -19,6 +20,7 @@ pub(crate) async fn stop(mut stopping: watch::Receiver<bool>) {
 pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) options: Arc<Options>,
+    pub(crate) rates: Arc<Rates>,
     /// The OpenAPI document, made once.
     pub(crate) document: Bytes,
     /// Becomes true when the server is to stop.
@@ -35,6 +37,7 @@ impl Shared {
             serde_json::to_vec(&brood_api::document(|outcome| status::of(outcome).as_u16()))?;
         Ok(Self {
             engine,
+            rates: Arc::new(Rates::new(&options)),
             options: Arc::new(options),
             document: document.into(),
             stopping,

@@ -7,7 +7,7 @@ use brood_api::{Code, Outcome, Reply};
 pub(crate) fn of(outcome: Outcome) -> StatusCode {
     match outcome {
         Outcome::Reply(Reply::Created(_)) => StatusCode::CREATED,
-        Outcome::Reply(Reply::Found(_) | Reply::FoundOrStream(_)) => StatusCode::OK,
+        Outcome::Reply(Reply::Found(_) | Reply::FoundOrStream(_) | Reply::Bytes) => StatusCode::OK,
         Outcome::Reply(Reply::Done) => StatusCode::NO_CONTENT,
         Outcome::Reply(Reply::Socket(_)) => StatusCode::SWITCHING_PROTOCOLS,
         Outcome::Problem(code) => of_problem(code),
@@ -29,7 +29,7 @@ fn of_problem(code: Code) -> StatusCode {
         Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Code::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
-        Code::Busy => StatusCode::TOO_MANY_REQUESTS,
+        Code::Busy | Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         Code::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         Code::StoreFailed | Code::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         Code::StoreFull => StatusCode::INSUFFICIENT_STORAGE,

@@ -92,6 +92,24 @@ pub enum FailureKind {
     Host,
 }
 
+impl FailureKind {
+    /// Its word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hook => "hook",
+            Self::Trap => "trap",
+            Self::OutOfFuel => "out-of-fuel",
+            Self::Deadline => "deadline",
+            Self::Excess => "excess",
+            Self::Malformed => "malformed",
+            Self::Overloaded => "overloaded",
+            Self::BreakerOpen => "breaker-open",
+            Self::State => "state",
+            Self::Host => "host",
+        }
+    }
+}
+
 impl Failure {
     /// Its kind.
     pub const fn kind(&self) -> FailureKind {

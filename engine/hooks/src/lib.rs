@@ -10,6 +10,7 @@
 
 pub mod admission;
 pub mod billing;
+mod bound;
 mod builtin;
 mod check;
 mod decide;
@@ -21,6 +22,7 @@ mod template;
 mod text;
 mod value;
 
+pub use bound::{Bound, Calls};
 pub use builtin::Ceiling;
 pub use check::{Checked, Flaw, Malformed, check};
 pub use decide::{

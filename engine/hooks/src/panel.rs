@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::check::check;
-use crate::{Decide, Failure, Heard, Hook, Now, Permits, Said};
+use crate::{Bound, Decide, Failure, Heard, Hook, Now, Permits, Said};
 
 /// What the bindings of a hook will have said.
 pub type Hearing<'a, H> = Pin<Box<dyn Future<Output = Vec<Said<H>>> + Send + 'a>>;
@@ -16,6 +16,9 @@ pub type Hearing<'a, H> = Pin<Box<dyn Future<Output = Vec<Said<H>>> + Send + 'a>
 pub trait Panel<H: Hook>: Send + Sync {
     /// Begins at once; the future only waits.
     fn hear(&self, now: Now, ask: H::Ask) -> Hearing<'_, H>;
+
+    /// Who is bound, in order.
+    fn bound(&self) -> Vec<Bound>;
 
     /// Bindings that are asked each time and heard by nobody: name, plugin.
     fn shadows(&self) -> Vec<(String, String)> {
@@ -40,5 +43,15 @@ impl<H: Hook, D: Decide<H>> Panel<H> for Alone<D> {
             spent: None,
         };
         Box::pin(std::future::ready(vec![said]))
+    }
+
+    fn bound(&self) -> Vec<Bound> {
+        vec![Bound {
+            binding: format!("{}/builtin", H::NAME),
+            plugin: "builtin".to_owned(),
+            mode: "enforce".to_owned(),
+            on_failure: "closed".to_owned(),
+            ..Bound::default()
+        }]
     }
 }

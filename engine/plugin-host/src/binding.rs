@@ -115,6 +115,10 @@ impl<H: BindableHook> Binding<H> {
         &self.spec
     }
 
+    pub(crate) const fn plugin(&self) -> &Arc<Plugin> {
+        &self.plugin
+    }
+
     /// Its counters as they are now.
     pub fn counters(&self) -> Counters {
         self.counters.lock().clone()

@@ -32,6 +32,7 @@ mod plugin;
 mod policies;
 mod record;
 mod replay;
+mod shown;
 mod state;
 mod thread;
 mod ticker;

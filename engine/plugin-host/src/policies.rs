@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use brood_hooks::{
-    Admission, Billing, Decide, Hearing, HookName, Mutation, Now, Panel, Placement, Said,
+    Admission, Billing, Bound, Decide, Hearing, HookName, Mutation, Now, Panel, Placement, Said,
 };
 use brood_policy::{BindingSpec, Mode, OnFailure, PluginSpec, PolicySet};
 
@@ -63,6 +63,14 @@ impl<H: BindableHook> Panel<H> for Bindings<H> {
             }
             said
         })
+    }
+
+    fn bound(&self) -> Vec<Bound> {
+        let there = self.iter().map(|binding| binding.shown());
+        let absent = self.absent().map(Absent::shown);
+        let mut all: Vec<_> = there.chain(absent).collect();
+        all.sort_by_key(|bound| bound.order);
+        all
     }
 
     fn shadows(&self) -> Vec<(String, String)> {

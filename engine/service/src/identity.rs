@@ -47,7 +47,11 @@ pub fn seed(context: &[u8]) -> anyhow::Result<Seed> {
     Ok(Seed::new(bytes))
 }
 
-fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
+/// So many bytes that nobody knows.
+///
+/// # Errors
+/// The host's generator fails.
+pub fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
     let mut bytes = [0; N];
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {

@@ -15,4 +15,5 @@ pub mod machine;
 pub mod node;
 pub mod path;
 pub mod process;
+pub mod secret;
 pub mod usage;

@@ -107,6 +107,22 @@ impl Write<'_> {
         Ok(())
     }
 
+    /// When a key that was not ended ends by itself; whether there was one.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn expire_key(
+        &mut self,
+        tenant: &str,
+        id: KeyId,
+        expires: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let expire =
+            "UPDATE keys SET expires_ms = ?3 WHERE tenant = ?1 AND id = ?2 AND revoked_ms IS NULL";
+        let changed = self.execute(expire, (tenant, id.as_bytes(), expires.as_millis()))?;
+        Ok(changed > 0)
+    }
+
     /// Ends a key of a tenant; whether there was one that had not ended.
     ///
     /// # Errors

@@ -100,6 +100,10 @@ pub struct Born {
     pub created: Timestamp,
     /// When it ends by itself.
     pub expires: Option<Timestamp>,
+    /// When it ends by itself at the latest, as it was admitted.
+    pub granted: Option<Timestamp>,
+    /// How long nobody may ask anything of it before it ends, milliseconds.
+    pub idle_ms: Option<u64>,
     /// What an engine needs to take it over from another that has died, as JSON that only engines read.
     pub carried: String,
 }
@@ -160,6 +164,8 @@ pub(crate) fn machine(row: &Row<'_>) -> Result<MachineRow, StoreError> {
             intent: IntentId::from_bytes(bytes(row, "intent")?),
             created: time(row, "created_ms")?,
             expires: maybe_time(row, "expires_ms")?,
+            granted: maybe_time(row, "granted_ms")?,
+            idle_ms: get::<Option<i64>>(row, "idle_ms")?.map(i64::unsigned_abs),
             carried: get(row, "carried")?,
         },
         life,
@@ -207,8 +213,9 @@ impl Write<'_> {
     /// [`StoreError::Exists`] if one of the tenant lives under its name, or the database cannot be written.
     pub fn add_machine(&mut self, born: &Born) -> Result<(), StoreError> {
         let sql = "INSERT INTO machines (id, tenant, project, name, kind, mother, lineage, template, generation,
-                state, vcpu_milli, memory_mib, disk_mib, labels, intent, created_ms, expires_ms, carried)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
+                state, vcpu_milli, memory_mib, disk_mib, labels, intent, created_ms, expires_ms, granted_ms,
+                idle_ms, carried)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
         self.execute(
             sql,
             rusqlite::params![
@@ -229,6 +236,9 @@ impl Write<'_> {
                 born.intent.as_bytes(),
                 born.created.as_millis(),
                 millis(born.expires),
+                millis(born.granted),
+                born.idle_ms
+                    .map(|idle| i64::try_from(idle).unwrap_or(i64::MAX)),
                 born.carried,
             ],
         )?;
@@ -275,6 +285,8 @@ impl Write<'_> {
         let labels = "DELETE FROM machine_labels
              WHERE seq = (SELECT seq FROM machines WHERE id = ?1 AND ended_ms IS NULL)";
         self.execute(labels, [id.as_bytes()])?;
+        let given = "DELETE FROM machine_secrets WHERE machine = ?1";
+        self.execute(given, [id.as_bytes()])?;
         let end = "UPDATE machines SET state = 'ended', ended_ms = ?3, ending = ?2
              WHERE id = ?1 AND ended_ms IS NULL";
         let changed = self.execute(end, (id.as_bytes(), how, now.as_millis()))?;

@@ -3,7 +3,7 @@
 //! Invariant: what comes here is encrypted; this crate has no key and no way to read it.
 
 use brood_units::Timestamp;
-use rusqlite::OptionalExtension;
+use rusqlite::{OptionalExtension, Row};
 
 use crate::row::{get, number, time};
 use crate::{Read, StoreError, Write};
@@ -33,44 +33,107 @@ impl std::fmt::Debug for SecretRow {
     }
 }
 
+/// What is known of a secret without its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretSummary {
+    /// Its name.
+    pub name: String,
+    /// The newest version.
+    pub newest: u32,
+    /// How many versions are kept.
+    pub versions: u32,
+    /// When the oldest of these was made.
+    pub created: Timestamp,
+    /// When the newest was made.
+    pub updated: Timestamp,
+}
+
 impl Read<'_> {
-    /// The newest version of a secret.
+    /// A version of a secret, the newest if none is named.
     ///
     /// # Errors
     /// The database cannot be read.
-    pub fn secret(&self, tenant: &str, name: &str) -> Result<Option<SecretRow>, StoreError> {
+    pub fn secret(
+        &self,
+        tenant: &str,
+        name: &str,
+        version: Option<u32>,
+    ) -> Result<Option<SecretRow>, StoreError> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT * FROM secrets WHERE tenant = ?1 AND name = ?2 ORDER BY version DESC LIMIT 1",
+            "SELECT * FROM secrets WHERE tenant = ?1 AND name = ?2 AND (?3 IS NULL OR version = ?3)
+             ORDER BY version DESC LIMIT 1",
         )?;
-        let found = statement.query_row((tenant, name), |row| {
-            Ok((|| {
-                Ok(SecretRow {
-                    name: get(row, "name")?,
-                    version: number(row, "version")?,
-                    sealed: get(row, "sealed")?,
-                    created: time(row, "created_ms")?,
-                })
-            })())
+        let found = statement.query_row((tenant, name, version), |row| Ok(secret(row)));
+        found.optional()?.transpose()
+    }
+
+    /// All secrets of a tenant, by name.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn secrets(&self, tenant: &str) -> Result<Vec<SecretSummary>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT name, max(version) AS newest, count(*) AS versions,
+                min(created_ms) AS first_ms, max(created_ms) AS last_ms
+             FROM secrets WHERE tenant = ?1 GROUP BY name ORDER BY name",
+        )?;
+        let mut rows = statement.query([tenant])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(SecretSummary {
+                name: get(row, "name")?,
+                newest: number(row, "newest")?,
+                versions: number(row, "versions")?,
+                created: time(row, "first_ms")?,
+                updated: time(row, "last_ms")?,
+            });
+        }
+        Ok(found)
+    }
+
+    /// One secret of any tenant, with the tenant: a key that opens it is the key that all were sealed with.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn some_secret(&self) -> Result<Option<(String, SecretRow)>, StoreError> {
+        let one = "SELECT * FROM secrets LIMIT 1";
+        let found = self.connection.query_row(one, [], |row| {
+            Ok(get(row, "tenant").and_then(|tenant| Ok((tenant, secret(row)?))))
         });
         found.optional()?.transpose()
     }
 }
 
+fn secret(row: &Row<'_>) -> Result<SecretRow, StoreError> {
+    Ok(SecretRow {
+        name: get(row, "name")?,
+        version: number(row, "version")?,
+        sealed: get(row, "sealed")?,
+        created: time(row, "created_ms")?,
+    })
+}
+
 impl Write<'_> {
-    /// A new version of a secret; which one.
+    /// A new version of a secret, sealed by `seal` for the version that it is told; which one.
     ///
     /// # Errors
-    /// The database cannot be written.
-    pub fn add_secret(
+    /// Those of `seal`, or the database cannot be written.
+    pub fn add_secret<E: From<StoreError>>(
         &mut self,
         tenant: &str,
         name: &str,
-        sealed: &[u8],
         now: Timestamp,
-    ) -> Result<u32, StoreError> {
-        let version = self
-            .secret(tenant, name)?
-            .map_or(1, |newest| newest.version.saturating_add(1));
+        seal: impl FnOnce(u32) -> Result<Vec<u8>, E>,
+    ) -> Result<u32, E> {
+        let count = "INSERT INTO secret_versions VALUES (?1, ?2, 1)
+             ON CONFLICT DO UPDATE SET last = last + 1";
+        self.execute(count, (tenant, name))?;
+        let last = "SELECT last FROM secret_versions WHERE tenant = ?1 AND name = ?2";
+        let last = self
+            .connection
+            .query_row(last, (tenant, name), |row| Ok(number(row, "last")));
+        let version = last.map_err(StoreError::from)??;
+        let sealed = seal(version)?;
         self.execute(
             "INSERT INTO secrets VALUES (?1, ?2, ?3, ?4, ?5)",
             (tenant, name, version, sealed, now.as_millis()),

@@ -2,19 +2,48 @@
 
 use brood_units::Timestamp;
 
-use crate::{Read, StoreError, Write};
+use crate::row::{get, time};
+use crate::{Page, Read, StoreError, Write};
+
+/// A tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantRow {
+    /// Its place in lists.
+    pub seq: i64,
+    /// Its name.
+    pub name: String,
+    /// When it was made.
+    pub created: Timestamp,
+}
 
 impl Read<'_> {
-    /// All tenants, by name.
+    /// A page of tenants, oldest first.
     ///
     /// # Errors
     /// The database cannot be read.
-    pub fn tenants(&self) -> Result<Vec<String>, StoreError> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT name FROM tenants ORDER BY name")?;
-        let names = statement.query_map([], |row| row.get(0))?;
-        Ok(names.collect::<Result<_, _>>()?)
+    pub fn tenants(&self, page: Page) -> Result<Vec<TenantRow>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT rowid AS seq, name, created_ms FROM tenants WHERE rowid > ?1 ORDER BY rowid LIMIT ?2",
+        )?;
+        let mut rows = statement.query((page.after, page.limit))?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(TenantRow {
+                seq: get(row, "seq")?,
+                name: get(row, "name")?,
+                created: time(row, "created_ms")?,
+            });
+        }
+        Ok(found)
+    }
+
+    /// Whether there is a tenant of this name.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn has_tenant(&self, name: &str) -> Result<bool, StoreError> {
+        let some = "SELECT EXISTS (SELECT 1 FROM tenants WHERE name = ?1)";
+        Ok(self.connection.query_row(some, [name], |row| row.get(0))?)
     }
 }
 

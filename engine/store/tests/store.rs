@@ -1,9 +1,9 @@
 //! What is written is there, what failed is not, and lists show what they say.
 
 use brood_store::{
-    Born, Claim, ExecRow, ExecState, HoldRow, IdempotencyRow, IntentRow, KeyRow, Life, MachineKind,
-    MachineQuery, MachineState, NewEvent, Page, PluginEntry, PluginValue, ShapeRow, Store,
-    StoreError, StoreOptions, TemplateRow, Visibility,
+    Born, Claim, ExecRow, ExecState, GivenRow, GivenTarget, HoldRow, IdempotencyRow, IntentRow,
+    KeyRow, Life, MachineKind, MachineQuery, MachineState, NewEvent, Page, PluginEntry,
+    PluginValue, ShapeRow, Store, StoreError, StoreOptions, TemplateRow, Visibility,
 };
 use brood_units::{IntentId, KeyId, MachineId, Timestamp};
 use tempfile::TempDir;
@@ -64,6 +64,8 @@ fn born(n: u32, label: &str) -> Born {
         intent: INTENT,
         created: NOW,
         expires: Some(NOW.after(5)),
+        granted: None,
+        idle_ms: None,
         carried: "{\"cell\":null}".to_owned(),
     }
 }
@@ -354,8 +356,8 @@ fn state_of_a_plugin_changes_whole_and_secrets_get_versions() {
     let written = store.write(move |write| {
         write.change_plugin_state("quota", &changes)?;
         write.change_plugin_state("quota", &[("b".to_owned(), None)])?;
-        write.add_secret("acme", "token", b"one", NOW)?;
-        write.add_secret("acme", "token", b"two", NOW)
+        write.add_secret("acme", "token", NOW, |_| sealed(b"one"))?;
+        write.add_secret("acme", "token", NOW, |_| sealed(b"two"))
     });
     assert_eq!(written.wait().expect("written"), 2);
     store
@@ -364,15 +366,78 @@ fn state_of_a_plugin_changes_whole_and_secrets_get_versions() {
             let a = entry(PluginValue::Counter(-3)).expect("some");
             assert_eq!(state, [("a".to_owned(), a)]);
             assert!(read.plugin_state("other")?.is_empty());
-            let secret = read.secret("acme", "token")?.expect("newest");
+            let secret = read.secret("acme", "token", None)?.expect("newest");
             assert_eq!(
                 (secret.version, secret.sealed.as_slice()),
                 (2, b"two".as_slice())
             );
-            assert_eq!(read.secret("other", "token")?, None);
+            assert_eq!(read.secret("other", "token", None)?, None);
             Ok::<_, StoreError>(())
         })
         .expect("read");
+}
+
+fn sealed(bytes: &[u8]) -> Result<Vec<u8>, StoreError> {
+    Ok(bytes.to_vec())
+}
+
+#[test]
+fn a_version_of_a_secret_never_means_another_value_though_it_was_removed() {
+    let (_directory, store) = store();
+    let put = |value: &'static [u8]| {
+        let put =
+            store.write(move |write| write.add_secret("acme", "token", NOW, |_| sealed(value)));
+        put.wait().expect("written")
+    };
+    assert_eq!((put(b"one"), put(b"two")), (1, 2));
+    let listed = |tenant: &'static str| store.read(|read| read.secrets(tenant)).expect("read");
+    let all = listed("acme");
+    assert_eq!((all.len(), all[0].newest, all[0].versions), (1, 2, 2));
+    assert!(listed("other").is_empty());
+    let first = store.read(|read| read.secret("acme", "token", Some(1)));
+    let first = first.expect("read").expect("it is there");
+    assert_eq!(first.sealed, b"one");
+    let removed = store.write(|write| write.remove_secret("acme", "token"));
+    assert_eq!(removed.wait().expect("written"), 2);
+    assert!(listed("acme").is_empty());
+    assert_eq!(put(b"three"), 3);
+    let gone = store.read(|read| read.secret("acme", "token", Some(1)));
+    assert_eq!(gone.expect("read"), None);
+}
+
+#[test]
+fn what_a_machine_was_given_is_known_while_she_lives_and_goes_over_to_her_checkpoints() {
+    let (_directory, store) = store();
+    with_machines(&store, 1);
+    let given = [
+        GivenRow {
+            target: GivenTarget::Env,
+            place: "TOKEN".to_owned(),
+            name: "token".to_owned(),
+            version: 3,
+        },
+        GivenRow {
+            target: GivenTarget::File,
+            place: "/run/cert".to_owned(),
+            name: "cert".to_owned(),
+            version: 1,
+        },
+    ];
+    let rows = given.clone();
+    let written = store.write(move |write| {
+        write.add_given(machine_id(1), &rows)?;
+        write.pass_given_on(machine_id(1), machine_id(2))
+    });
+    written.wait().expect("written");
+    let of = |id| {
+        store
+            .read(move |read| read.given(machine_id(id)))
+            .expect("read")
+    };
+    assert_eq!((of(1), of(2)), (given.to_vec(), given.to_vec()));
+    let ended = store.write(|write| write.end_machine(machine_id(1), "deleted", NOW));
+    ended.wait().expect("written");
+    assert_eq!((of(1), of(2)), (vec![], given.to_vec()));
 }
 
 #[test]
@@ -399,7 +464,7 @@ fn a_database_at_its_limit_refuses_a_write_whole_and_takes_smaller_ones() {
     with_machines(&store, 1);
     let large = store.write(|write| {
         write.add_machine(&born(2, "small"))?;
-        write.add_secret("acme", "large", &vec![0; 4 << 20], NOW)
+        write.add_secret("acme", "large", NOW, |_| sealed(&vec![0; 4 << 20]))
     });
     assert!(matches!(large.wait(), Err(StoreError::Full)));
     assert_eq!(ids(&store, &query(None, false), ALL), [machine_id(1)]);

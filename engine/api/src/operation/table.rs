@@ -6,16 +6,19 @@ use crate::exec::{
     Exec, ExecSpec, Execs, Output, OutputQuery, SignalSpec, StartedExec, StdinSpec, TerminalAsk,
     TerminalQuery, TerminalWord, TtySize,
 };
+use crate::file::{Directory, FileStat, FileWritten, PathQuery, RemoveQuery, WriteQuery};
 use crate::fork::{ForkAnswer, ForkSpec};
 use crate::info::{Health, Info};
-use crate::key::{KeySpec, Keys, NewKey, Scope};
+use crate::key::{KeySpec, Keys, NewKey, RotateSpec, Scope};
 use crate::machine::{
-    EndAnswer, EndQuery, Machine, MachineListQuery, MachineSpec, NamedMachineSpec, Tree,
+    EndAnswer, EndQuery, Machine, MachineListQuery, MachineSpec, MachineStats, NamedMachineSpec,
+    Tree, TtlSpec,
 };
-use crate::policy::Decisions;
+use crate::policy::{Bindings, Decisions};
 use crate::problem::RegistryEntry;
+use crate::secret::{Secret, SecretList, SecretSpec};
 use crate::template::{Template, TemplateSpec};
-use crate::tenant::{NewTenant, TenantSpec};
+use crate::tenant::{NewTenant, Tenant, TenantSpec};
 use crate::{ListQuery, Page, Registry};
 
 const CHECKPOINTS: &str = "/v1/checkpoints";
@@ -23,6 +26,9 @@ const CHECKPOINT: &str = "/v1/checkpoints/{checkpoint}";
 const MACHINES: &str = "/v1/machines";
 const MACHINE: &str = "/v1/machines/{machine}";
 const EXECS: &str = "/v1/machines/{machine}/execs";
+const FILE: &str = "/v1/machines/{machine}/files/{path}";
+const SECRET: &str = "/v1/secrets/{name}";
+const TENANTS: &str = "/v1/tenants";
 const TEMPLATES: &str = "/v1/templates";
 const TEMPLATE: &str = "/v1/templates/{template}";
 
@@ -132,6 +138,63 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .needs(Scope::Read)
     .finds::<Tree>(),
+    get(Id::ReadFile, FILE, "Reads a file of a machine")
+        .needs(Scope::Write)
+        .sends_bytes(),
+    put(
+        Id::WriteFile,
+        FILE,
+        "Writes a file of a machine; it is there whole or as it was",
+    )
+    .needs(Scope::Write)
+    .query::<WriteQuery>()
+    .takes_bytes()
+    .finds::<FileWritten>(),
+    delete(
+        Id::RemoveFile,
+        FILE,
+        "Removes a file of a machine, or a directory",
+    )
+    .needs(Scope::Write)
+    .query::<RemoveQuery>(),
+    get(
+        Id::ListDirectory,
+        "/v1/machines/{machine}/directory",
+        "Lists a directory of a machine",
+    )
+    .needs(Scope::Write)
+    .query::<PathQuery>()
+    .finds::<Directory>(),
+    get(
+        Id::StatFile,
+        "/v1/machines/{machine}/stat",
+        "Shows what a path of a machine is",
+    )
+    .needs(Scope::Write)
+    .query::<PathQuery>()
+    .finds::<FileStat>(),
+    put(
+        Id::SetTtl,
+        "/v1/machines/{machine}/ttl",
+        "Has a machine end sooner, or as late as it was admitted to",
+    )
+    .needs(Scope::Write)
+    .takes::<TtlSpec>()
+    .finds::<Machine>(),
+    get(
+        Id::MachineStats,
+        "/v1/machines/{machine}/stats",
+        "What a machine costs its host at this moment",
+    )
+    .needs(Scope::Read)
+    .finds::<MachineStats>(),
+    get(
+        Id::ListPolicies,
+        "/v1/policies",
+        "Lists who is bound to which hook, and what became of the calls",
+    )
+    .needs(Scope::Operator)
+    .finds::<Bindings>(),
     get(Id::Document, "/v1/openapi.json", "This document").finds::<serde_json::Value>(),
     get(
         Id::ListProblems,
@@ -145,6 +208,27 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Shows a kind of problem",
     )
     .finds::<RegistryEntry>(),
+    get(
+        Id::ListSecrets,
+        "/v1/secrets",
+        "Lists the tenant's secrets by name; values are never shown",
+    )
+    .needs(Scope::Read)
+    .finds::<SecretList>(),
+    put(
+        Id::PutSecret,
+        SECRET,
+        "Gives a secret a value, as a new version",
+    )
+    .needs(Scope::Write)
+    .takes::<SecretSpec>()
+    .finds::<Secret>(),
+    delete(
+        Id::RemoveSecret,
+        SECRET,
+        "Removes all versions of a secret; machines keep what they were given",
+    )
+    .needs(Scope::Write),
     get(
         Id::ListTemplates,
         TEMPLATES,
@@ -255,6 +339,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .makes::<NewKey>(),
     delete(Id::RevokeKey, "/v1/keys/{key}", "Revokes a key").needs(Scope::Keys),
     post(
+        Id::RotateKey,
+        "/v1/keys/{key}/rotate",
+        "Makes a key in the place of another; it is shown this once",
+    )
+    .needs(Scope::Keys)
+    .takes::<RotateSpec>()
+    .makes::<NewKey>(),
+    post(
         Id::CreateTemplate,
         TEMPLATES,
         "Makes a template; it is booted and sealed when it is first used",
@@ -262,9 +354,13 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .needs(Scope::Write)
     .takes::<TemplateSpec>()
     .makes::<Template>(),
+    get(Id::ListTenants, TENANTS, "Lists all tenants")
+        .needs(Scope::Operator)
+        .query::<ListQuery>()
+        .finds::<Page<Tenant>>(),
     post(
         Id::CreateTenant,
-        "/v1/tenants",
+        TENANTS,
         "Makes a tenant with its first key; it is shown this once",
     )
     .needs(Scope::Operator)

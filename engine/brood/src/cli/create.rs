@@ -30,6 +30,9 @@ pub struct Arguments {
     /// How long it lives, such as 90s or 2h; until it is ended if not said.
     #[arg(long, value_parser = span)]
     ttl: Option<Span>,
+    /// Ends it when nobody asked anything of it for so long, such as 30m.
+    #[arg(long, value_parser = span)]
+    idle: Option<Span>,
     /// Your own key for this request: repeated under it, it is done once.
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -45,6 +48,7 @@ impl Run for Arguments {
                     template: self.template,
                     labels,
                     ttl: self.ttl,
+                    idle: self.idle,
                 };
                 client.named_machine(&name, &spec)
             }
@@ -54,6 +58,7 @@ impl Run for Arguments {
                     name,
                     labels,
                     ttl: self.ttl,
+                    idle: self.idle,
                 };
                 client.create_machine(&spec, self.idempotency_key.as_deref())
             }

@@ -83,7 +83,11 @@ impl Exit {
             Code::MissingKey | Code::BadKey | Code::MissingScope => Self::Key,
             Code::Denied => Self::Denied,
             Code::Conflict | Code::IdempotencyKeyReused => Self::Conflict,
-            Code::Busy | Code::RequestInFlight | Code::Stopping | Code::BodyTooSlow => Self::Busy,
+            Code::RateLimited
+            | Code::Busy
+            | Code::RequestInFlight
+            | Code::Stopping
+            | Code::BodyTooSlow => Self::Busy,
             Code::NoSuchRoute
             | Code::UpgradeRequired
             | Code::MethodNotAllowed

@@ -130,6 +130,7 @@ mod tests {
             labels: BTreeMap::new(),
             created_at: Time(Timestamp::from_millis(0)),
             expires_at: None,
+            idle: None,
             ended_at: None,
             ending: (state == State::Ended).then(|| "asked to".to_owned()),
         }

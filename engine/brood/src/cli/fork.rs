@@ -36,6 +36,9 @@ pub struct Arguments {
     /// How long they live, such as 90s or 2h; until they are ended if not said.
     #[arg(long, value_parser = span)]
     ttl: Option<Span>,
+    /// Ends each when nobody asked anything of her for so long, such as 30m.
+    #[arg(long, value_parser = span)]
+    idle: Option<Span>,
     /// A variable of their later programs.
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = pair)]
     env: Vec<Pair>,
@@ -74,6 +77,7 @@ impl Run for Arguments {
             min_count: self.min_count,
             labels: map(self.labels),
             ttl: self.ttl,
+            idle: self.idle,
             env: map(self.env),
             files: files.collect::<Result<_, _>>()?,
             secrets: match self.secrets {

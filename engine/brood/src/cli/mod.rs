@@ -18,6 +18,7 @@ mod machine;
 mod name;
 mod out;
 mod policy;
+mod secret;
 mod session;
 mod template;
 mod tenant;
@@ -70,6 +71,8 @@ pub enum Command {
     Policy(To<policy::Arguments>),
     /// Make, list and revoke keys.
     Key(To<key::Arguments>),
+    /// Set, list and remove secrets.
+    Secret(To<secret::Arguments>),
     /// Make tenants.
     Tenant(To<tenant::Arguments>),
     /// Show what the server is, and what the key allows.
@@ -131,6 +134,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Events(to) => ask(to),
         Command::Policy(to) => ask(to),
         Command::Key(to) => ask(to),
+        Command::Secret(to) => ask(to),
         Command::Tenant(to) => ask(to),
         Command::Info(to) => ask(to),
     }

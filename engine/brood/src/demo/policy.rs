@@ -15,7 +15,7 @@ use brood_service::ask::{ForkSpec, Mother};
 use brood_service::decision::Decision;
 use brood_service::fork::{Daughter, wall_clock_ns};
 use brood_service::hold::Holds;
-use brood_service::path::{Asked, Born, Panels, Stamps, Stopped};
+use brood_service::path::{Asked, Born, Panels, Safe, Stamps, Stopped};
 use brood_service::usage::{self, Window};
 use brood_service::{identity, node};
 use brood_units::MachineId;
@@ -100,7 +100,7 @@ impl Policy {
         let decided = block_on(async {
             let admitted = asked.review(panels, facts).await?.commit(holds)?;
             let placed = admitted.place(panels, vec![place]).await?;
-            placed.plan(panels, first_id).await
+            placed.plan(panels, first_id, Safe::EMPTY).await
         });
         let (decisions, warnings) = match &decided {
             Ok(stamps) => (stamps.decisions(), stamps.warnings()),

@@ -4,6 +4,7 @@
 //! valid key.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use brood_policy::{Mistakes, read};
@@ -26,6 +27,10 @@ pub struct Config {
     pub plugins: PathBuf,
     /// The tenant that gets the first key.
     pub tenant: String,
+    /// Requests a second of one key, on the long run; twice as many at once. None for what is usual.
+    pub key_rate: Option<NonZeroU32>,
+    /// The same of all keys of one tenant.
+    pub tenant_rate: Option<NonZeroU32>,
 }
 
 impl Config {
@@ -39,6 +44,8 @@ impl Config {
             policy: None,
             plugins: plugins.unwrap_or_else(|| PathBuf::from("plugins")),
             tenant: "default".to_owned(),
+            key_rate: None,
+            tenant_rate: None,
         }
     }
 
@@ -75,6 +82,13 @@ impl Config {
                 if let Some((tenant, _)) = root.text("tenant") {
                     config.tenant = tenant.to_owned();
                 }
+                let mut rate = |key| {
+                    let mut rate = 0_u32;
+                    root.number(key, 1..=1_000_000, &mut rate);
+                    NonZeroU32::new(rate)
+                };
+                config.key_rate = rate("key-requests-per-second").or(config.key_rate);
+                config.tenant_rate = rate("tenant-requests-per-second").or(config.tenant_rate);
                 config
             },
         )

@@ -5,14 +5,15 @@
 
 mod config;
 mod plugin_state;
+mod secret_key;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use brood_front::Options;
+use brood_front::{Bucket, Options};
 use brood_plugin_host::{
     About, Builtins, Host as PluginHost, HostOptions, LogLine, MetricPoint, Observer, Policies,
 };
@@ -60,6 +61,8 @@ pub async fn open(config: &Config) -> anyhow::Result<Opened> {
     let host = Host::open(&program, config.guest_files.as_deref(), &run)?;
     let host = host.supervised(&config.state)?;
     let engine = Engine::open(store, host, panels).await?;
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    engine.unlock_secrets(secret_key::load(&config.state, credentials.as_deref())?)?;
     Ok(Opened {
         engine,
         _plugins: plugins,
@@ -157,7 +160,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         }
         tracing::info!("stopping: requests that run are answered first");
     };
-    brood_front::serve(listener, engine.clone(), Options::default(), stop).await?;
+    brood_front::serve(listener, engine.clone(), options(config), stop).await?;
     if ends_machines.load(Ordering::Relaxed) {
         engine.close().await?;
         tracing::info!("stopped; all machines were ended");
@@ -169,6 +172,16 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+fn options(config: &Config) -> Options {
+    let usual = Options::default();
+    let bucket = |rate: Option<_>, usual| rate.map_or(usual, Bucket::per_second);
+    Options {
+        key_rate: bucket(config.key_rate, usual.key_rate),
+        tenant_rate: bucket(config.tenant_rate, usual.tenant_rate),
+        ..usual
+    }
 }
 
 /// Reads a configuration file over the usual.

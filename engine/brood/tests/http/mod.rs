@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub(crate) mod apart;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -10,6 +12,7 @@ use std::time::Duration;
 use brood_front::Options;
 use brood_service::engine::Engine;
 use brood_service::host::Host;
+use brood_service::secret::{KEY_BYTES, SecretKey};
 use brood_store::{Store, StoreOptions};
 use brood_testkit::scratch;
 use serde_json::Value;
@@ -32,9 +35,9 @@ pub(crate) struct Server {
     stop: Option<oneshot::Sender<()>>,
     served: Option<JoinHandle<std::io::Result<()>>>,
     runtime: Runtime,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
     // Last: bindings call into it.
-    _bound: Bound,
+    bound: Bound,
 }
 
 /// A response.
@@ -97,6 +100,8 @@ impl Server {
             let panels = bound.open(policy).expect("binds");
             let engine = Engine::open(store.clone(), host, panels);
             let engine = engine.await.expect("an engine");
+            let sealed_with = SecretKey::of(&[7; KEY_BYTES]);
+            engine.unlock_secrets(sealed_with).expect("it opens");
             let key = engine.first_key("acme", |_| {}).await.expect("a key");
             let key = key.expect("it is the first").reveal().to_owned();
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
@@ -115,9 +120,20 @@ impl Server {
             stop: Some(stop),
             served,
             runtime,
-            _directory: directory,
-            _bound: bound,
+            directory,
+            bound,
         })
+    }
+
+    /// SHA-256 of a component that it was started with, in hexadecimal.
+    pub(crate) fn component_digest(&self, name: &str) -> String {
+        let bytes = std::fs::read(self.bound.components().join(name)).expect("it is read");
+        brood_plugin_host::Digest::of(&bytes).hex()
+    }
+
+    /// Everything that it keeps, one file after another.
+    pub(crate) fn kept(&self) -> Vec<u8> {
+        bytes_below(self.directory.path())
     }
 
     /// A connection.
@@ -215,7 +231,29 @@ pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn request(line: &str, headers: &[(&str, &str)], body: &str) -> String {
+/// All bytes of all files below a directory.
+pub(crate) fn bytes_below(directory: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for entry in std::fs::read_dir(directory).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let kind = entry.file_type().expect("a kind");
+        if kind.is_dir() {
+            bytes.extend(bytes_below(&entry.path()));
+        } else if kind.is_file() {
+            bytes.extend(std::fs::read(entry.path()).expect("it is read"));
+        }
+    }
+    bytes
+}
+
+/// Whether bytes hold some text.
+pub(crate) fn holds(bytes: &[u8], text: &str) -> bool {
+    bytes
+        .windows(text.len())
+        .any(|some| some == text.as_bytes())
+}
+
+pub(crate) fn request(line: &str, headers: &[(&str, &str)], body: &str) -> String {
     let mut request = format!("{line} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));

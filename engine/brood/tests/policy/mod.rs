@@ -14,7 +14,7 @@ use brood_plugin_host::{Builtins, Host, HostOptions, Policies, Silent, VolatileS
 use brood_service::ask::{ForkSpec, Mother, MotherKind};
 use brood_service::hold::Holds;
 use brood_service::machine::Machine;
-use brood_service::path::{Asked, Panels, Stamps, Stopped};
+use brood_service::path::{Asked, Panels, Safe, Stamps, Stopped};
 use brood_service::{identity, node};
 
 /// The policy file that ships.
@@ -119,6 +119,6 @@ pub(crate) fn decide(
     block_on(async {
         let reviewed = asked.review(panels, Facts::default()).await?;
         let placed = reviewed.commit(holds)?.place(panels, vec![place]).await?;
-        placed.plan(panels, id).await
+        placed.plan(panels, id, Safe::EMPTY).await
     })
 }

@@ -1,7 +1,8 @@
 //! Keys and tenants.
 
-use brood_api::key::{KeySpec, Keys, NewKey, Scope};
-use brood_api::tenant::{NewTenant, TenantSpec};
+use brood_api::key::{KeySpec, Keys, NewKey, RotateSpec, Scope};
+use brood_api::tenant::{NewTenant, Tenant, TenantSpec};
+use brood_api::{ListQuery, Page, Time};
 use brood_service::engine;
 use brood_units::KeyId;
 
@@ -36,6 +37,30 @@ pub(super) async fn revoke(call: &Call) -> Result<Answer, Refusal> {
     let id: KeyId = call.id("key")?;
     let revoked = call.engine().revoke_key(call.caller()?, id).await;
     revoked.map(|()| Answer::Done).map_err(problem)
+}
+
+pub(super) async fn rotate(call: &Call) -> Result<Answer, Refusal> {
+    let spec: RotateSpec = call.body()?;
+    let id: KeyId = call.id("key")?;
+    let grace_ms = spec.grace.map(brood_api::Span::as_millis);
+    let made = call.engine().rotate_key(call.caller()?, id, grace_ms).await;
+    Answer::of(&new_key(made.map_err(problem)?)?)
+}
+
+pub(super) fn tenants(call: &Call) -> Result<Answer, Refusal> {
+    let query: ListQuery = call.query()?;
+    let page = engine::Page {
+        after: query.after(),
+        limit: query.limit(),
+    };
+    let found = call.engine().tenants(call.caller()?, page);
+    let page: Page<Tenant> = convert::page(found.map_err(problem)?, |row| {
+        Ok(Tenant {
+            name: row.name,
+            created_at: Time(row.created),
+        })
+    })?;
+    Answer::of(&page)
 }
 
 pub(super) async fn create_tenant(call: &Call) -> Result<Answer, Refusal> {

@@ -2,7 +2,7 @@
 
 use brood_api::event::{Event, EventQuery, Events, Gap};
 use brood_api::info::{Health, Info, Limits};
-use brood_api::policy::Decisions;
+use brood_api::policy::{Binding, Bindings, CallCounts, Decisions};
 use brood_api::{Code, MAX_DAUGHTERS, Registry, RegistryEntry, Time};
 use brood_service::engine::{Caller, Engine, EngineError, EventsAnswer};
 use brood_units::IntentId;
@@ -81,6 +81,34 @@ pub(super) fn decisions(call: &Call) -> Result<Answer, Refusal> {
     });
     Answer::of(&Decisions {
         items: items.collect::<Result<_, _>>()?,
+    })
+}
+
+pub(super) fn policies(call: &Call) -> Result<Answer, Refusal> {
+    let bound = call.engine().policies(call.caller()?).map_err(problem)?;
+    let items = bound.into_iter().map(|(hook, bound)| Binding {
+        hook: hook.as_str().to_owned(),
+        binding: bound.binding,
+        plugin: bound.plugin,
+        version: bound.version,
+        digest: bound.digest,
+        mode: bound.mode,
+        order: bound.order,
+        on_failure: bound.on_failure,
+        trouble: bound.trouble,
+        calls: CallCounts {
+            answered: bound.calls.answered,
+            refused: bound.calls.refused,
+            failed: bound.calls.failed,
+            failed_open: bound.calls.failed_open,
+            fell_back: bound.calls.fell_back,
+            agreed: bound.calls.agreed,
+            disagreed: bound.calls.disagreed,
+            fuel: bound.calls.fuel,
+        },
+    });
+    Answer::of(&Bindings {
+        items: items.collect(),
     })
 }
 

@@ -2,9 +2,10 @@
 
 use brood_api::fork::{self as wire, ForkSpec as WireFork};
 use brood_api::machine::{
-    EndAnswer, EndQuery, Machine, MachineListQuery, MachineSpec, NamedMachineSpec, Tree,
+    EndAnswer, EndQuery, Machine, MachineListQuery, MachineSpec, MachineStats, NamedMachineSpec,
+    Tree, TtlSpec,
 };
-use brood_api::{Code, Page as WirePage};
+use brood_api::{Code, Page as WirePage, Span};
 use brood_service::ask::{ForkSpec, Secrets, StampFile};
 use brood_service::engine::{
     Change, CreateMachine, ForkMachine, MachineKind, MachineQuery, OnError, Page,
@@ -60,7 +61,7 @@ pub(super) fn show(call: &Call, named: Named) -> Result<Answer, Refusal> {
 }
 
 /// The one that the path names, if it is of the kind that the path says.
-fn known(call: &Call, named: Named) -> Result<Machine, Refusal> {
+pub(super) fn known(call: &Call, named: Named) -> Result<Machine, Refusal> {
     let id: MachineId = call.id(named.parameter)?;
     let found = call.engine().machine(call.caller()?, id).map_err(problem)?;
     if found.kind != named.kind.as_str() {
@@ -77,6 +78,24 @@ pub(super) fn tree(call: &Call) -> Result<Answer, Refusal> {
     let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
     let lineage = nodes.first().map_or(id, |first| first.lineage);
     Answer::of(&Tree { lineage, nodes })
+}
+
+pub(super) async fn set_ttl(call: &Call) -> Result<Answer, Refusal> {
+    let spec: TtlSpec = call.body()?;
+    let id = known(call, MACHINE)?.id;
+    let ttl_ms = spec.ttl.map(Span::as_millis);
+    let changed = call.engine().set_ttl(call.caller()?, id, ttl_ms).await;
+    Answer::of(&convert::machine(changed.map_err(problem)?)?)
+}
+
+pub(super) async fn stats(call: &Call) -> Result<Answer, Refusal> {
+    let id = known(call, MACHINE)?.id;
+    let stats = call.engine().stats(call.caller()?, id).await;
+    let stats = stats.map_err(problem)?;
+    Answer::of(&MachineStats {
+        private_kib: stats.private_kib,
+        pss_kib: stats.pss_kib,
+    })
 }
 
 pub(super) async fn create(mut call: Call) -> Result<Answer, Refusal> {
@@ -102,7 +121,8 @@ fn wanted(spec: MachineSpec, reuse: bool) -> CreateMachine {
         name: spec.name,
         reuse,
         labels: spec.labels,
-        ttl_ms: spec.ttl.map(brood_api::Span::as_millis),
+        ttl_ms: spec.ttl.map(Span::as_millis),
+        idle_ms: spec.idle.map(Span::as_millis),
     }
 }
 
@@ -166,10 +186,11 @@ pub(super) fn fork_of(spec: WireFork) -> ForkMachine {
             wire::OnError::End => OnError::EndAll,
         },
         name: None,
+        idle_ms: spec.idle.map(Span::as_millis),
         spec: ForkSpec {
             min_count: spec.min_count.unwrap_or(spec.count),
             labels: spec.labels,
-            ttl_ms: spec.ttl.map(brood_api::Span::as_millis),
+            ttl_ms: spec.ttl.map(Span::as_millis),
             env: spec.env,
             files: files.collect(),
             secrets: match spec.secrets {

@@ -39,6 +39,9 @@ pub struct MachineAnswer {
     pub created: Timestamp,
     /// When it ends by itself.
     pub expires: Option<Timestamp>,
+    /// How long nobody may ask anything of it before it ends, milliseconds.
+    #[serde(default)]
+    pub idle_ms: Option<u64>,
     /// When it ended.
     pub ended: Option<Timestamp>,
     /// How it ended.
@@ -62,6 +65,7 @@ impl From<Born> for MachineAnswer {
             labels: born.labels,
             created: born.created,
             expires: born.expires,
+            idle_ms: born.idle_ms,
             ended: None,
             ending: None,
         }

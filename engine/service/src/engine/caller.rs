@@ -138,6 +138,16 @@ impl From<KeyRow> for KeyAnswer {
 pub struct Token(String);
 
 impl Token {
+    /// One that nobody knows.
+    pub(super) fn draw() -> Result<Self, EngineError> {
+        let mut token = KEY_PREFIX.to_owned();
+        for half in [identity::machine_id(), identity::machine_id()] {
+            let half = half.map_err(|error| EngineError::failed(&error))?;
+            token.push_str(&half.to_string());
+        }
+        Ok(Self(token))
+    }
+
     /// Its text, for the one who gets it.
     pub fn reveal(&self) -> &str {
         &self.0
@@ -195,7 +205,7 @@ impl Engine {
             scopes: Scope::ALL.to_vec(),
             expires: None,
         };
-        let token = draw_token()?;
+        let token = Token::draw()?;
         show(&token);
         self.write_key(tenant, key, &token).await?;
         Ok(Some(token))
@@ -257,8 +267,7 @@ impl Engine {
     ) -> Result<(KeyAnswer, Token), EngineError> {
         caller.may(Scope::Operator)?;
         check_name("tenant", name)?;
-        let known = self.store().read(|read| read.tenants())?;
-        if known.iter().any(|tenant| tenant == name) {
+        if self.store().read(|read| read.has_tenant(name))? {
             let words = format!("there is a tenant '{name}': choose another name");
             return Err(EngineError::Conflict(words));
         }
@@ -266,7 +275,7 @@ impl Engine {
     }
 
     async fn add_key(&self, tenant: &str, key: NewKey) -> Result<(KeyAnswer, Token), EngineError> {
-        let token = draw_token()?;
+        let token = Token::draw()?;
         let answer = self.write_key(tenant, key, &token).await?;
         Ok((answer, token))
     }
@@ -277,13 +286,12 @@ impl Engine {
         key: NewKey,
         token: &Token,
     ) -> Result<KeyAnswer, EngineError> {
-        let failed = |error: anyhow::Error| EngineError::failed(&error);
         let row = KeyRow {
-            id: KeyId::from_bytes(*identity::machine_id().map_err(failed)?.as_bytes()),
+            id: key_id()?,
             tenant: tenant.to_owned(),
             project: key.project,
             name: key.name,
-            hash: Sha256::digest(&token.0).into(),
+            hash: Sha256::digest(token.reveal()).into(),
             scopes: key
                 .scopes
                 .iter()
@@ -304,11 +312,7 @@ impl Engine {
     }
 }
 
-fn draw_token() -> Result<Token, EngineError> {
-    let mut token = KEY_PREFIX.to_owned();
-    for half in [identity::machine_id(), identity::machine_id()] {
-        let half = half.map_err(|error| EngineError::failed(&error))?;
-        token.push_str(&half.to_string());
-    }
-    Ok(Token(token))
+pub(super) fn key_id() -> Result<KeyId, EngineError> {
+    let id = identity::machine_id().map_err(|error| EngineError::failed(&error))?;
+    Ok(KeyId::from_bytes(*id.as_bytes()))
 }

@@ -47,6 +47,8 @@ pub struct CreateMachine {
     pub labels: BTreeMap<String, String>,
     /// How long it lives, milliseconds; none is for ever.
     pub ttl_ms: Option<u64>,
+    /// How long nobody may ask anything of it before it ends, milliseconds; none is for ever.
+    pub idle_ms: Option<u64>,
 }
 
 /// Whether a name can be one: it goes into paths and commands.
@@ -203,6 +205,7 @@ impl Engine {
             spec,
             on_error: OnError::EndAll,
             name: wanted.name,
+            idle_ms: wanted.idle_ms,
         };
         let answer = self
             .fork_template(caller, &wanted.template, fork, idempotency)

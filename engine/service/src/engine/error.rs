@@ -8,6 +8,7 @@ use brood_units::{IntentId, MachineId};
 
 use crate::ask::SpecError;
 use crate::path::{Stopped, Why};
+use crate::secret::OpenError;
 
 /// Why not.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +102,9 @@ impl From<Box<Stopped>> for EngineError {
             Why::Queued {
                 by, max_wait_ms, ..
             } => Self::Busy { by, max_wait_ms },
+            Why::Secret(lacking @ (OpenError::Unknown { .. } | OpenError::NoKey { .. })) => {
+                Self::Conflict(lacking.to_string())
+            }
             other => Self::Failed(other.to_string()),
         }
     }

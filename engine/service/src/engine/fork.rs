@@ -18,13 +18,15 @@ use super::guest::{Brood, Brought, Guest};
 use super::intent::{Begun, Intention, close, hold_rows, record};
 use super::life::Living;
 use super::owner::{After, Tell};
+use super::secret;
 use super::{
     Caller, DaughterAnswer, Engine, EngineError, ForkAnswer, Idempotency, MachineAnswer, Scope,
     now, report,
 };
 use crate::ask::{ForkSpec, Mother, MotherKind};
 use crate::fork::wall_clock_ns;
-use crate::path::{Asked, Stamps, Stopped};
+use crate::path::{Asked, Safe, Stamps, Stopped};
+use crate::secret::Given;
 use crate::{identity, node};
 
 /// What becomes of the others where a daughter is missing.
@@ -45,6 +47,8 @@ pub struct ForkMachine {
     pub on_error: OnError,
     /// A name, for one that is alone.
     pub name: Option<String>,
+    /// How long nobody may ask anything of one of them before she ends, milliseconds; none is for ever.
+    pub idle_ms: Option<u64>,
 }
 
 /// What daughters are made of.
@@ -131,6 +135,7 @@ impl Engine {
         idempotency: Option<Idempotency>,
     ) -> Result<ForkAnswer, EngineError> {
         let begun = Stopwatch::now();
+        let _busy = self.busy(source.id());
         let stamps = match self.decide(&caller, &source, &fork.spec).await? {
             Ok(stamps) => stamps,
             Err(mut stopped) => {
@@ -214,10 +219,24 @@ impl Engine {
             Ok(admitted) => admitted.place(panels, vec![place]).await,
             Err(stopped) => return Ok(Err(stopped)),
         };
+        let given = self.given(source)?;
+        let safe = Safe {
+            vault: &self.vault(caller.tenant()),
+            mother: &given,
+        };
         Ok(match placed {
-            Ok(placed) => placed.plan(panels, first_id).await,
+            Ok(placed) => placed.plan(panels, first_id, safe).await,
             Err(stopped) => Err(stopped),
         })
+    }
+
+    /// What the mother was given.
+    fn given(&self, source: &Source) -> Result<Vec<Given>, EngineError> {
+        let Source::Machine(row) = source else {
+            return Ok(Vec::new());
+        };
+        let rows = self.store().read(|read| read.given(row.born.id))?;
+        Ok(rows.into_iter().map(secret::given).collect())
     }
 }
 
@@ -348,8 +367,10 @@ impl Job {
                 return (Err(error), Vec::new());
             }
         };
-        let (mut guests, mut daughters) = (Vec::new(), Vec::new());
+        let (mut guests, mut daughters, mut given) = (Vec::new(), Vec::new(), Vec::new());
         for (one, row) in lived.into_iter().zip(&rows) {
+            let secrets = &one.stamp.secrets;
+            given.push(secrets.given().map(secret::given_row).collect::<Vec<_>>());
             daughters.push(DaughterAnswer {
                 machine: MachineAnswer::from(row.clone()),
                 hostname: one.stamp.identity.hostname,
@@ -371,8 +392,9 @@ impl Job {
         let (intent, tenant, kept) = (self.intent, self.caller.tenant().to_owned(), answer.clone());
         let decisions = brood.decisions;
         let write = move |write: &mut Write<'_>| {
-            for row in &rows {
+            for (row, given) in rows.iter().zip(&given) {
                 write.add_machine(row)?;
+                write.add_given(row.id, given)?;
                 let data = serde_json::json!({ "mother": row.mother, "intent": intent });
                 report(write, &tenant, "machine.born", row.id, &data)?;
             }
@@ -404,6 +426,7 @@ impl Job {
     fn row(&self, one: &Brought) -> Result<Born, EngineError> {
         let stamp = &one.stamp;
         let created = now();
+        let expires = stamp.ttl_ms.map(|ttl| created.after(ttl));
         let (mother, lineage, template, generation) = match &self.source {
             Source::Machine(row) => {
                 let born = &row.born;
@@ -435,7 +458,9 @@ impl Job {
             labels: stamp.labels.clone(),
             intent: self.intent,
             created,
-            expires: stamp.ttl_ms.map(|ttl| created.after(ttl)),
+            expires,
+            granted: expires,
+            idle_ms: self.fork.idle_ms,
             carried: Carried::of(&one.guest).write()?,
         })
     }

@@ -3,8 +3,6 @@
 //! Invariant: a machine that has ended, by whatever cause, is written down as ended with the cause, once, and its units
 //! are given back.
 
-use std::time::Duration;
-
 use brood_store::{Born, Life, MachineKind, MachineRow, MachineState, Write};
 use brood_units::{MachineId, Timestamp};
 use tokio::io::unix::AsyncFd;
@@ -26,7 +24,8 @@ pub(super) struct Living {
     pub(super) lineage: MachineId,
     tenant: String,
     kind: MachineKind,
-    expires: Option<Timestamp>,
+    pub(super) expires: Option<Timestamp>,
+    pub(super) idle_ms: Option<u64>,
 }
 
 impl Living {
@@ -37,6 +36,7 @@ impl Living {
             tenant: born.tenant.clone(),
             kind: born.kind,
             expires: born.expires,
+            idle_ms: born.idle_ms,
         }
     }
 }
@@ -71,6 +71,7 @@ impl Engine {
             Change::Pause => (MachineState::Paused, "machine.paused"),
             Change::Resume => (MachineState::Running, "machine.resumed"),
         };
+        let _busy = self.busy(id);
         let (engine, living) = (self.clone(), Living::of(&row.born));
         self.work_with(living.clone(), move |mut guest| {
             let done = match change {
@@ -136,9 +137,12 @@ impl Engine {
             intent,
             created: now(),
             expires: None,
+            granted: None,
+            idle_ms: None,
             carried: String::new(),
             ..row.born.clone()
         };
+        let _busy = self.busy(row.born.id);
         let (engine, living) = (self.clone(), Living::of(&row.born));
         let kept = self
             .work_with(living, move |mut mother| match mother.checkpoint() {
@@ -173,6 +177,9 @@ impl Engine {
         let kept = answer.clone();
         let write = move |write: &mut Write<'_>| {
             write.add_machine(&point)?;
+            if let Some(mother) = point.mother {
+                write.pass_given_on(mother, point.id)?;
+            }
             let data = serde_json::json!({ "mother": point.mother });
             report(write, &point.tenant, "checkpoint.kept", point.id, &data)?;
             close(write, point.intent, &kept)
@@ -232,7 +239,11 @@ impl Engine {
         .await
     }
 
-    async fn end_one(&self, living: Living, how: &'static str) -> Result<(), EngineError> {
+    pub(super) async fn end_one(
+        &self,
+        living: Living,
+        how: &'static str,
+    ) -> Result<(), EngineError> {
         let engine = self.clone();
         self.work_with(living.clone(), move |guest| {
             let cell = guest.kept_as();
@@ -305,6 +316,7 @@ impl Engine {
     /// Sees to it that a machine that is written down outlives this engine if it can, that somebody notices when it ends
     /// by itself, and that it ends when its time is over.
     pub(super) fn look_after(&self, living: Living, guest: &mut Guest) {
+        self.watch(living.clone());
         guest.outlive();
         self.kept().extend(guest.kept_as());
         if let Some(process) = guest.process() {
@@ -321,10 +333,6 @@ impl Engine {
                 }
             });
         }
-        if living.expires.is_some() {
-            let engine = self.clone();
-            tokio::spawn(async move { engine.expire(living).await });
-        }
     }
 
     /// Of one whose process has ended. Where somebody else ended it, it has no seat any more.
@@ -340,22 +348,6 @@ impl Engine {
         });
         // If it cannot be written down, the next start finds it.
         gone.await.ok();
-    }
-
-    async fn expire(&self, living: Living) {
-        let Some(expires) = living.expires else {
-            return;
-        };
-        // The clock may jump: what counts is what it says when the wait is over.
-        loop {
-            let left = now().millis_until(expires);
-            if left == 0 {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(left.min(60_000))).await;
-        }
-        // It may be gone already.
-        self.end_one(living, "its time to live was over").await.ok();
     }
 
     fn write_state(
@@ -390,6 +382,7 @@ impl Engine {
             }
             Ok(was_alive)
         };
+        self.inner.deadlines.forget(id);
         let was_alive = self.store().write(write).wait()?;
         if was_alive {
             // Checkpoints hold nothing, and are not known there.

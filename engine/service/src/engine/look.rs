@@ -2,7 +2,8 @@
 //!
 //! Invariant: looking changes nothing, and shows a tenant its own objects alone.
 
-use brood_store::{DecisionRow, Life, MachineQuery, MachineRow, Page};
+use brood_hooks::{Bound, HookName};
+use brood_store::{DecisionRow, Life, MachineQuery, MachineRow, Page, TenantRow};
 use brood_units::{IntentId, MachineId};
 use tokio::sync::watch;
 
@@ -89,6 +90,41 @@ impl Engine {
         Ok(self
             .store()
             .read(|read| read.decisions(caller.tenant(), intent))?)
+    }
+
+    /// All tenants, oldest first. An operator looks.
+    ///
+    /// # Errors
+    /// The caller may not, or the store cannot be read.
+    pub fn tenants(
+        &self,
+        caller: &Caller,
+        page: Page,
+    ) -> Result<PageAnswer<TenantRow>, EngineError> {
+        caller.may(Scope::Operator)?;
+        let items = self.store().read(|read| read.tenants(page))?;
+        let full = items.len() >= usize::try_from(page.limit).unwrap_or(usize::MAX);
+        let next = items.last().filter(|_| full).map(|row| row.seq);
+        Ok(PageAnswer { items, next })
+    }
+
+    /// Who is bound to which hook. Counts are over all tenants, so that an operator looks.
+    ///
+    /// # Errors
+    /// The caller may not.
+    pub fn policies(&self, caller: &Caller) -> Result<Vec<(HookName, Bound)>, EngineError> {
+        caller.may(Scope::Operator)?;
+        let panels = &self.inner.panels;
+        let all = [
+            (HookName::Admission, panels.admission.bound()),
+            (HookName::Placement, panels.placement.bound()),
+            (HookName::Mutation, panels.mutation.bound()),
+            (HookName::Billing, panels.billing.bound()),
+        ];
+        let each = all
+            .into_iter()
+            .flat_map(|(hook, bound)| bound.into_iter().map(move |bound| (hook, bound)));
+        Ok(each.collect())
     }
 
     fn row(&self, caller: &Caller, id: MachineId) -> Result<MachineRow, EngineError> {

@@ -12,20 +12,24 @@ mod answer;
 mod caller;
 mod carried;
 mod create;
+mod deadline;
 mod error;
 pub mod exec;
+mod file;
 mod fork;
 mod guest;
 mod intent;
 mod life;
 mod look;
 mod owner;
+mod rotate;
+mod secret;
 mod stats;
 mod take_up;
 mod template;
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use brood_store::{NewEvent, Store, Write};
 use brood_units::{MachineId, Timestamp};
@@ -34,6 +38,7 @@ use crate::fork::wall_clock_ns;
 use crate::hold::{Held, Holds};
 use crate::host::Host;
 use crate::path::Panels;
+use crate::secret::SecretKey;
 
 pub use brood_store::{
     EventRow, MachineKind, MachineQuery, Page, StoreError, TemplateRow, Visibility,
@@ -45,12 +50,15 @@ pub use answer::{
 pub use caller::{Caller, KEY_PREFIX, KeyAnswer, NewKey, Scope, Token};
 pub use create::{CreateMachine, CreateTemplate};
 pub use error::EngineError;
+pub use file::{DirEntry, FileChunks, FileKind, FileSink, FileStat, RemoveDepth};
 pub use fork::{ForkMachine, OnError};
 pub use guest::GuestKind;
 pub use intent::Idempotency;
 pub use life::Change;
+pub use secret::SecretAnswer;
 pub use stats::StatsAnswer;
 
+use deadline::Deadlines;
 use owner::Owners;
 use template::Templates;
 
@@ -67,6 +75,8 @@ struct Inner {
     owners: Owners,
     templates: Templates,
     holds: Mutex<Holds>,
+    secret_key: OnceLock<SecretKey>,
+    deadlines: Deadlines,
     /// Under which ids a supervisor keeps the cells of machines.
     kept: Mutex<HashSet<MachineId>>,
 }
@@ -86,6 +96,8 @@ impl Engine {
                 owners: Owners::default(),
                 templates: Templates::default(),
                 holds: Mutex::default(),
+                secret_key: OnceLock::new(),
+                deadlines: Deadlines::default(),
                 kept: Mutex::default(),
             }),
         };

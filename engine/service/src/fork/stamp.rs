@@ -3,6 +3,7 @@
 //! Invariant: an [`Unstamped`] has no method that runs a program, and one that does not confirm in time is killed and
 //! reported, never handed out.
 
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant as Deadline};
 
@@ -25,8 +26,8 @@ const ENDING_PATIENCE: Duration = Duration::from_millis(500);
 /// each clock is read through the others' work.
 const AT_ONCE: usize = 2;
 
-/// Who a daughter shall be.
-#[derive(Clone, Debug, Default)]
+/// Who a daughter shall be. It shows names of variables and not their values, some of which are secrets.
+#[derive(Clone, Default)]
 pub struct IdentitySpec {
     /// Her id; one that was never used if there is none.
     pub id: Option<MachineId>,
@@ -42,6 +43,19 @@ pub struct IdentitySpec {
     pub entropy: Vec<u8>,
     /// A file to read in her before her workload runs.
     pub read_frozen: Option<String>,
+}
+
+impl fmt::Debug for IdentitySpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.env.iter().map(|(name, _)| name).collect();
+        f.debug_struct("IdentitySpec")
+            .field("id", &self.id)
+            .field("hostname", &self.hostname)
+            .field("env", &names)
+            .field("files", &self.files)
+            .field("commands", &self.commands)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A daughter that exists but has no identity yet; her workload is frozen.

@@ -156,6 +156,9 @@ impl Born {
             let mut identity = stamp
                 .map(|stamp| stamp.identity.clone())
                 .unwrap_or_default();
+            if let Some(stamp) = stamp {
+                stamp.secrets.apply(&mut identity);
+            }
             identity.read_frozen = read_frozen.map(str::to_owned);
             identity
         });

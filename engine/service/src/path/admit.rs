@@ -37,6 +37,7 @@ impl Asked {
             request,
             env,
             files,
+            secrets,
         } = self;
         let items = vec![Item {
             request: request.clone(),
@@ -49,6 +50,7 @@ impl Asked {
             request,
             env,
             files,
+            secrets,
             decisions: decisions::<Admission>(panel, &said),
             warnings: Vec::new(),
             held: None,

@@ -67,11 +67,11 @@ impl Stamps {
     fn without_agent(self) -> Result<Self, Box<Stopped>> {
         let carries = |stamp: &Stamp| {
             let identity = &stamp.identity;
-            !identity.env.is_empty() || !identity.files.is_empty()
+            !identity.env.is_empty() || !identity.files.is_empty() || !stamp.secrets.is_empty()
         };
         if self.stamps.iter().any(carries) {
-            let why = "a bare guest has no agent that could set variables or write files: leave `env` and `files` out, \
-                       or use a template with a Linux guest";
+            let why = "a bare guest has no agent that could set variables, write files or take secrets: leave `env` and `files` \
+                       out, have no policy give secrets, or use a template with a Linux guest";
             return Err(self.course.stopped(Why::Fork(anyhow::anyhow!(why))));
         }
         Ok(self)

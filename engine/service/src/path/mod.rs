@@ -15,21 +15,24 @@ mod admit;
 mod bare;
 mod place;
 mod plan;
+mod secret;
 
 use std::collections::BTreeMap;
 
 use brood_agent_proto::fork::StampFile;
 use brood_hooks::{Admission, Billing, Denial, ForkRequest, Mutation, Now, Panel, Placement};
 
-use crate::ask::ForkSpec;
+use crate::ask::{ForkSpec, Secrets};
 use crate::decision::Decision;
 use crate::hold::Held;
+use crate::secret::OpenError;
 
 pub use act::{Born, Fledged, Pause};
 pub use admit::{Admitted, Reviewed};
 pub use bare::Hatched;
 pub use place::{Node, Placed};
 pub use plan::{Stamp, Stamps};
+pub use secret::{Safe, StampSecrets};
 
 /// Everybody who is bound to a hook.
 pub struct Panels {
@@ -50,6 +53,7 @@ pub struct Asked {
     request: ForkRequest,
     env: BTreeMap<String, String>,
     files: Vec<StampFile>,
+    secrets: Secrets,
 }
 
 impl Asked {
@@ -60,6 +64,7 @@ impl Asked {
             request,
             env: spec.env.clone(),
             files: spec.files.clone(),
+            secrets: spec.secrets,
         }
     }
 }
@@ -115,6 +120,9 @@ pub enum Why {
         /// What is wrong.
         flaw: String,
     },
+    /// A secret that daughters are to get cannot be had.
+    #[error("{0}")]
+    Secret(#[from] OpenError),
     /// The fork failed.
     #[error("{0:#}")]
     Fork(anyhow::Error),
@@ -127,6 +135,7 @@ struct Course {
     request: ForkRequest,
     env: BTreeMap<String, String>,
     files: Vec<StampFile>,
+    secrets: Secrets,
     decisions: Vec<Decision>,
     warnings: Vec<String>,
     held: Option<Held>,

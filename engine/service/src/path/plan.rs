@@ -8,10 +8,13 @@ use std::collections::BTreeMap;
 
 use brood_agent_proto::fork::StampFile;
 use brood_agent_proto::frame::MAX_FRAME;
-use brood_hooks::mutation::{Brief, DaughterPlan, Network, PlacedRun, Planned, combine};
+use brood_hooks::mutation::{
+    Brief, DaughterPlan, Network, PlacedRun, Planned, SecretTarget, combine,
+};
 use brood_hooks::{Daughter, Id128, Mutation, Resources, Span};
 use brood_units::MachineId;
 
+use super::secret::{Resolver, Safe, StampSecrets};
 use super::{Course, Panels, Placed, Stopped, Why};
 use crate::decision::{Decision, decisions};
 use crate::fork::IdentitySpec;
@@ -35,6 +38,8 @@ pub struct Stamp {
     pub ttl_ms: Option<u64>,
     /// Her labels.
     pub labels: BTreeMap<String, String>,
+    /// What becomes of secrets; they join her identity at her stamp.
+    pub secrets: StampSecrets,
 }
 
 /// A request with a stamp for each of its daughters.
@@ -46,11 +51,17 @@ pub struct Stamps {
 }
 
 impl Placed {
-    /// Asks every mutation policy, in one call each, and expands what they plan. Daughter `i` gets the id `first_id + i`.
+    /// Asks every mutation policy, in one call each, and expands what they plan. Daughter `i` gets the id `first_id + i`,
+    /// and secrets out of `safe`.
     ///
     /// # Errors
-    /// A policy refuses or fails, two of them disagree, or some daughter's stamp cannot be made.
-    pub async fn plan(self, panels: &Panels, first_id: MachineId) -> Result<Stamps, Box<Stopped>> {
+    /// A policy refuses or fails, two of them disagree, a secret is not there, or some daughter's stamp cannot be made.
+    pub async fn plan(
+        self,
+        panels: &Panels,
+        first_id: MachineId,
+        safe: Safe<'_>,
+    ) -> Result<Stamps, Box<Stopped>> {
         let Self { mut course, runs } = self;
         let first_id = Id128::from(first_id);
         let brief = Brief {
@@ -70,7 +81,7 @@ impl Placed {
             Err(error) => return Err(course.stopped(error)),
         };
         course.warnings.extend(planned.warnings.iter().cloned());
-        match stamps(&course, &brief, &planned) {
+        match stamps(&course, &brief, &planned, safe) {
             Ok(stamps) => Ok(Stamps { course, stamps }),
             Err(why) => Err(course.stopped(*why)),
         }
@@ -109,7 +120,13 @@ impl Stamps {
     }
 }
 
-fn stamps(course: &Course, brief: &Brief, planned: &Planned) -> Result<Vec<Stamp>, Box<Why>> {
+fn stamps(
+    course: &Course,
+    brief: &Brief,
+    planned: &Planned,
+    safe: Safe<'_>,
+) -> Result<Vec<Stamp>, Box<Why>> {
+    let mut resolver = Resolver::new(safe, course.secrets);
     let indices = 0..brief.daughters.count;
     let each = indices.map(|index| {
         let daughter = Daughter {
@@ -127,7 +144,13 @@ fn stamps(course: &Course, brief: &Brief, planned: &Planned) -> Result<Vec<Stamp
             .of(&daughter)
             .unwrap_or_else(|| Ok(DaughterPlan::default()))
             .map_err(|malformed| flaw(malformed.to_string()))?;
-        stamp(course, &daughter, plan).map_err(flaw)
+        let secrets = plan.secrets.clone();
+        let mut stamp = stamp(course, &daughter, plan).map_err(flaw)?;
+        let identity = &stamp.identity;
+        let resolved = resolver.resolve(&secrets, |target| is_taken(identity, target));
+        stamp.secrets = resolved.map_err(|error| Box::new(error.into()))?;
+        fits_a_frame(&stamp).map_err(flaw)?;
+        Ok(stamp)
     });
     each.collect()
 }
@@ -175,16 +198,6 @@ fn stamp(course: &Course, daughter: &Daughter, plan: DaughterPlan) -> Result<Sta
         };
         files.insert(path, file);
     }
-    let carried = env.iter().map(|(name, value)| name.len() + value.len());
-    let files_carry = files
-        .values()
-        .map(|file| file.path.len() + file.bytes.0.len());
-    let carried: usize = carried.chain(files_carry).sum();
-    if carried > MOST_BYTES {
-        return Err(format!(
-            "its variables and files are {carried} bytes together, {MOST_BYTES} at most: write large files after the fork"
-        ));
-    }
     let mut labels: BTreeMap<_, _> = request.labels.iter().cloned().collect();
     labels.extend(plan.labels);
     Ok(Stamp {
@@ -206,7 +219,30 @@ fn stamp(course: &Course, daughter: &Daughter, plan: DaughterPlan) -> Result<Sta
             (granted, planned) => granted.or(planned),
         },
         labels,
+        secrets: StampSecrets::default(),
     })
+}
+
+fn is_taken(identity: &IdentitySpec, target: &SecretTarget) -> bool {
+    match target {
+        SecretTarget::Env(name) => identity.env.iter().any(|(known, _)| known == name),
+        SecretTarget::File(path) => identity.files.iter().any(|file| file.path == *path),
+    }
+}
+
+fn fits_a_frame(stamp: &Stamp) -> Result<(), String> {
+    let identity = &stamp.identity;
+    let env = identity.env.iter();
+    let env = env.map(|(name, value)| name.len() + value.len());
+    let files = identity.files.iter();
+    let files = files.map(|file| file.path.len() + file.bytes.0.len());
+    let carried = env.chain(files).sum::<usize>() + stamp.secrets.bytes();
+    if carried <= MOST_BYTES {
+        return Ok(());
+    }
+    Err(format!(
+        "its variables, files and secrets are {carried} bytes together, {MOST_BYTES} at most: write large files after the fork"
+    ))
 }
 
 /// Whether a stamp can do what the plan asks.
@@ -220,10 +256,6 @@ fn is_possible(plan: &DaughterPlan) -> Result<(), String> {
     let asks = [
         ("a variable to be removed", !plan.unset_env.is_empty()),
         ("a file to be removed", !plan.remove_files.is_empty()),
-        (
-            "a secret, and this engine keeps none",
-            !plan.secrets.is_empty(),
-        ),
         (
             "a network, and machines have none",
             profile.is_some() || egress_allow.is_some() || rate_kbps.is_some(),

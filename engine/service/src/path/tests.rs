@@ -13,6 +13,8 @@ use super::*;
 use crate::ask::{Mother, MotherKind};
 use crate::hold::Holds;
 
+mod secret;
+
 /// A decider that is a function of its ask.
 struct By<F>(F);
 
@@ -83,6 +85,10 @@ impl<H: Hook> Panel<H> for Nobody {
     fn hear(&self, _: Now, _: H::Ask) -> Hearing<'_, H> {
         Box::pin(std::future::ready(Vec::<Said<H>>::new()))
     }
+
+    fn bound(&self) -> Vec<brood_hooks::Bound> {
+        Vec::new()
+    }
 }
 
 fn asked(spec: &ForkSpec) -> Asked {
@@ -127,11 +133,21 @@ fn way(
     room: &[u32],
     holds: &mut Holds,
 ) -> Result<Stamps, Box<Stopped>> {
+    way_with(spec, panels, room, holds, Safe::EMPTY)
+}
+
+fn way_with(
+    spec: &ForkSpec,
+    panels: &Panels,
+    room: &[u32],
+    holds: &mut Holds,
+    safe: Safe<'_>,
+) -> Result<Stamps, Box<Stopped>> {
     let reviewed = ready(asked(spec).review(panels, Facts::default()))?;
     let placed = ready(reviewed.commit(holds)?.place(panels, nodes(room)))?;
     let mut first = [0; 16];
     first[15] = 9;
-    ready(placed.plan(panels, MachineId::from_bytes(first)))
+    ready(placed.plan(panels, MachineId::from_bytes(first), safe))
 }
 
 #[test]

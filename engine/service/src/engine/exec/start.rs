@@ -143,17 +143,22 @@ impl Engine {
         } else {
             Follow::Exit
         };
-        let engine = self.clone();
-        let begun = row.clone();
-        let watched = tokio::spawn(async move { engine.watch(agent, begun, follow).await });
+        let (engine, begun) = (self.clone(), row.clone());
+        // A machine with a program that somebody started here is not idle.
+        let busy = self.busy(row.machine);
+        let awaited = tokio::spawn(async move {
+            let ended = engine.await_end(agent, begun, follow).await;
+            drop(busy);
+            ended
+        });
         if !wait {
             return Ok(Started {
                 exec: row,
                 ran: None,
             });
         }
-        let watched = watched.await;
-        let ended = watched.map_err(|error| EngineError::Failed(error.to_string()))?;
+        let ended = awaited.await;
+        let ended = ended.map_err(|error| EngineError::Failed(error.to_string()))?;
         let (exec, ran) = ended?;
         Ok(Started {
             exec,
@@ -172,7 +177,7 @@ impl Engine {
 
     /// Waits for a program's end, and writes it down. If the conversation is lost before, the end is found by whoever
     /// looks.
-    async fn watch(
+    async fn await_end(
         &self,
         agent: Client,
         row: ExecRow,
