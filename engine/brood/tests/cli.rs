@@ -98,7 +98,7 @@ fn a_machine_is_made_forked_kept_paused_and_ended() {
         let refused = serve
             .json(&[&["fork", "mother"][..], &option].concat())
             .json();
-        assert!(text(&refused["detail"]).contains("set variables or write files"));
+        assert!(text(&refused["detail"]).contains("set variables, write files"));
     }
 
     // The end of an id names its machine.

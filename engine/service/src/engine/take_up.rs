@@ -11,6 +11,7 @@
 //! not. What was being done when the engine died came to nothing, and a caller that repeats it with its key has it done.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use brood_hooks::Now;
 use brood_store::{MachineRow, Write};
@@ -27,6 +28,9 @@ use crate::hold::Units;
 use crate::keeper::Keeper;
 use crate::machine::Machine;
 
+/// How long the supervisor may take to hear of the last ends, and how often it is asked.
+const SWEEP_PATIENCE: Duration = Duration::from_secs(5);
+const SWEEP_PAUSE: Duration = Duration::from_millis(5);
 /// What is said of machines of an engine that kept them itself.
 const NOT_KEPT: &str = "the engine was killed, and the machine with it";
 
@@ -86,21 +90,34 @@ impl Engine {
         }
     }
 
-    /// Has the supervisor forget all that has ended and is no machine; with nothing left to keep it ends as well.
+    /// Has the supervisor end and forget all that is no machine; with nothing left to keep it ends as well.
     pub(super) fn sweep(&self) {
         let Some(keeper) = self.inner.host.keeper() else {
             return;
         };
-        // What is not forgotten now is found by the next engine.
-        let entries = keeper.list().unwrap_or_default();
-        let kept = self.kept();
-        let is_over = |entry: &&Entry| entry.end.is_some() && !kept.contains(&entry.id);
-        let over: Vec<_> = entries
-            .iter()
-            .filter(is_over)
-            .map(|entry| entry.id)
-            .collect();
-        keeper.noted(&over).ok();
+        let deadline = Instant::now() + SWEEP_PATIENCE;
+        // A cell tells this engine of its daughters' ends, and the supervisor, each in its own time.
+        while Instant::now() < deadline {
+            // What is not forgotten now is found by the next engine.
+            let mut entries = keeper.list().unwrap_or_default();
+            let kept = self.kept();
+            entries.retain(|entry| !kept.contains(&entry.id));
+            drop(kept);
+            let is_over = |entry: &&Entry| entry.end.is_some();
+            let over: Vec<_> = entries
+                .iter()
+                .filter(is_over)
+                .map(|entry| entry.id)
+                .collect();
+            keeper.noted(&over).ok();
+            if over.len() == entries.len() {
+                return;
+            }
+            for entry in entries.iter().filter(|entry| entry.end.is_none()) {
+                keeper.kill(entry.id).ok();
+            }
+            std::thread::sleep(SWEEP_PAUSE);
+        }
     }
 
     fn take_over(&self) -> Result<Vec<(Living, Guest)>, EngineError> {
