@@ -1,11 +1,9 @@
 //! The cargo steps that more than one command takes.
 
-use std::process::Command;
-
 use anyhow::Result;
 
 use crate::place::Place;
-use crate::process::{Beside, step};
+use crate::process::step;
 
 /// `cargo fmt`, checking only.
 pub(crate) fn formatting(place: &Place) -> Result<()> {
@@ -14,15 +12,6 @@ pub(crate) fn formatting(place: &Place) -> Result<()> {
 
 /// Clippy on everything, a warning being an error.
 pub(crate) fn lints(place: &Place) -> Result<()> {
-    step("lints", &mut clippy(place))
-}
-
-/// The same beside other work that leaves a CPU free.
-pub(crate) fn lints_beside(place: &Place) -> Result<Beside> {
-    Beside::start("lints", clippy(place))
-}
-
-fn clippy(place: &Place) -> Command {
     let arguments = [
         "clippy",
         "--workspace",
@@ -32,7 +21,7 @@ fn clippy(place: &Place) -> Command {
         "-D",
         "warnings",
     ];
-    place.cargo(&arguments)
+    step("lints", &mut place.cargo(&arguments))
 }
 
 /// The documentation of every crate of the workspace, a broken link being an error.

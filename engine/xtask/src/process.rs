@@ -1,21 +1,17 @@
 //! Running programs: with their output shown, with their output read, and with a limit on time.
 //!
-//! Invariant: a program that runs past its limit is killed together with everything it started. Unsafe:
-//! setpriority(2).
+//! Invariant: a program that runs past its limit is killed together with everything it started.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
-
-/// How far a program that runs beside others stands behind them (man 7 sched).
-const BESIDE_NICE: libc::c_int = 10;
 
 /// Says what happens next, on standard error.
 pub(crate) fn say(what: &str) {
@@ -40,49 +36,6 @@ pub(crate) fn status(what: &str, command: &mut Command) -> Result<u8> {
         .with_context(|| format!("starting {}", name_of(command)))?;
     eprintln!("    {what}: {:.1} s", start.elapsed().as_secs_f64());
     Ok(shell_status(status))
-}
-
-/// A program that runs beside other work, behind it in line for the CPU. Its output is shown when it has ended.
-#[must_use = "whether it ended well is known at its end"]
-pub(crate) struct Beside {
-    what: &'static str,
-    ended: thread::JoinHandle<std::io::Result<std::process::Output>>,
-    start: Instant,
-}
-
-impl Beside {
-    pub(crate) fn start(what: &'static str, mut command: Command) -> Result<Self> {
-        say(&format!("{what}, beside what follows"));
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let child = command
-            .spawn()
-            .with_context(|| format!("starting {what}"))?;
-        // SAFETY: it reads its arguments. Where it is refused the other work takes longer.
-        unsafe { libc::setpriority(libc::PRIO_PROCESS, child.id(), BESIDE_NICE) };
-        Ok(Self {
-            what,
-            start: Instant::now(),
-            ended: thread::spawn(move || child.wait_with_output()),
-        })
-    }
-
-    /// Waits for it; shows what it said, and refuses a status other than zero.
-    pub(crate) fn finish(self) -> Result<()> {
-        let what = self.what;
-        let output = self.ended.join().ok().context("a thread broke off")?;
-        let output = output.with_context(|| format!("waiting for {what}"))?;
-        eprint!("{}", String::from_utf8_lossy(&output.stdout));
-        eprint!("{}", String::from_utf8_lossy(&output.stderr));
-        let seconds = self.start.elapsed().as_secs_f64();
-        eprintln!("    {what}: {seconds:.1} s beside other work");
-        if !output.status.success() {
-            bail!("{what} ended with status {}", shell_status(output.status));
-        }
-        Ok(())
-    }
 }
 
 /// Runs a program to its end and returns its standard output; its standard error is part of the error.

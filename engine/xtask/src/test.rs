@@ -13,15 +13,16 @@ use clap::Args;
 
 use crate::packages::{self, CargoTool, Need};
 use crate::place::{Place, Profile};
-use crate::process::{Beside, output, say, status, step};
+use crate::process::{output, say, status, step};
 use crate::{cargo, check, guest_files, host, lab, plugins};
 
 /// Labs that share all tests, one after the other; one that is lost costs only its own part again.
 const LAB_PARTS: u32 = 3;
 /// Seconds that the tests of one lab may take together.
 const LAB_LIMIT: u64 = 1200;
-/// A lab that is lost is begun anew so often, and each loss is shown.
-const LAB_ATTEMPTS: u32 = 2;
+/// A lab that is lost is begun anew so often, and each loss is shown. They are lost where this machine has other work
+/// beside them, so nothing runs beside them here.
+const LAB_ATTEMPTS: u32 = 3;
 
 /// `cargo xtask test`
 #[derive(Args)]
@@ -48,9 +49,7 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
     if !options.only_lab {
         check::dependencies(place)?;
         cargo::formatting(place)?;
-        if options.no_lab {
-            cargo::lints(place)?;
-        }
+        cargo::lints(place)?;
     }
     let mut programs = place.cargo(&["build", "--workspace", "--bins", "--quiet"]);
     step("programs", &mut programs)?;
@@ -119,11 +118,6 @@ fn in_lab(
     let mut describe = place.cargo(&["metadata", "--format-version", "1", "--all-features"]);
     let packages = metadata(place, "cargo.json", &mut describe)?;
 
-    // The lab has one emulated CPU, so this machine has one to spare.
-    let mut lints = match options.only_lab {
-        true => None,
-        false => Some(cargo::lints_beside(place)?),
-    };
     let mut command = vec![nextest.into()];
     command.extend(
         [
@@ -141,14 +135,9 @@ fn in_lab(
     command.extend(options.runner.iter().cloned());
     // A choice of the caller's may be too small to share.
     if !options.runner.is_empty() {
-        lints.take().map_or(Ok(()), Beside::finish)?;
         return lab(place, &command, fixtures);
     }
     for part in 1..=LAB_PARTS {
-        // The last lines are the runner's.
-        if part == LAB_PARTS {
-            lints.take().map_or(Ok(()), Beside::finish)?;
-        }
         say(&format!(
             "part {part} of {LAB_PARTS} of the tests in the lab"
         ));
