@@ -37,6 +37,7 @@ use brood_units::{MachineId, Timestamp};
 use crate::fork::wall_clock_ns;
 use crate::hold::{Held, Holds};
 use crate::host::Host;
+use crate::node::Gauge;
 use crate::path::Panels;
 use crate::secret::SecretKey;
 
@@ -75,6 +76,7 @@ struct Inner {
     owners: Owners,
     templates: Templates,
     holds: Mutex<Holds>,
+    gauge: Gauge,
     secret_key: OnceLock<SecretKey>,
     deadlines: Deadlines,
     /// Under which ids a supervisor keeps the cells of machines.
@@ -96,6 +98,7 @@ impl Engine {
                 owners: Owners::default(),
                 templates: Templates::default(),
                 holds: Mutex::default(),
+                gauge: Gauge::default(),
                 secret_key: OnceLock::new(),
                 deadlines: Deadlines::default(),
                 kept: Mutex::default(),
