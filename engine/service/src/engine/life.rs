@@ -387,6 +387,7 @@ impl Engine {
         if was_alive {
             // Checkpoints hold nothing, and are not known there.
             self.holds().machine_ended(id);
+            self.call_next();
         }
         if let Some(cell) = cell {
             self.kept().remove(&cell);
