@@ -257,7 +257,10 @@ fn decisions_keys_tenants_and_the_server_itself_are_shown() {
     assert!(words.contains("enforced"), "{words}");
 
     let info = serve.good(&["info"]);
-    assert_eq!(info["scopes"].as_array().map(Vec::len), Some(4));
+    assert_eq!(
+        info["scopes"].as_array().map(Vec::len),
+        Some(brood_api::key::Scope::ALL.len())
+    );
     assert!(serve.text(&["info"]).contains(&serve.url));
 
     let made = serve.good(&["key", "create", "look", "--scope", "read", "--ttl", "1h"]);

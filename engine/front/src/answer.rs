@@ -8,7 +8,7 @@ use axum::body::{Body, Bytes};
 use axum::http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
-use brood_api::{Code, Operation, Outcome, Problem};
+use brood_api::{Code, Operation, Outcome, Problem, Reply};
 use serde::Serialize;
 
 use crate::fault::{Refusal, refusal};
@@ -30,6 +30,8 @@ pub(crate) enum Answer {
     Timed(Bytes, Stages),
     /// Nothing.
     Done,
+    /// Text of the media type that the table names.
+    Text(Bytes),
     /// Bytes as they come.
     Bytes(Body),
     /// A stream of events.
@@ -76,6 +78,7 @@ pub(crate) fn respond(
             stages = timed;
             (Response::new(json.into()), Some("application/json"))
         }
+        Answer::Text(text) => (Response::new(text.into()), media_of(operation)),
         Answer::Bytes(body) => (Response::new(body), Some("application/octet-stream")),
         Answer::Done => (Response::new(Body::empty()), None),
         Answer::Stream(body) => (Response::new(body), Some("text/event-stream")),
@@ -92,6 +95,14 @@ pub(crate) fn respond(
     }
     about.mark(headers);
     response
+}
+
+/// The media type of text that an operation sends.
+fn media_of(operation: &Operation) -> Option<&'static str> {
+    match operation.reply {
+        Reply::Text(media) => Some(media),
+        _ => None,
+    }
 }
 
 /// A request by its names.

@@ -19,6 +19,7 @@ use crate::fault::Refusal;
 /// Does what is asked.
 pub(crate) async fn handle(id: OperationId, call: Call) -> Result<Answer, Refusal> {
     match id {
+        OperationId::Metrics => look::metrics(call).await,
         OperationId::Live => look::live(),
         OperationId::Ready => look::ready(&call),
         OperationId::Document => Ok(Answer::Json(call.shared.document)),

@@ -14,6 +14,7 @@ mod call;
 mod convert;
 mod fault;
 mod handler;
+mod metric;
 mod options;
 mod output_stream;
 mod rate;
@@ -24,5 +25,5 @@ mod status;
 mod stream;
 mod terminal;
 
-pub use options::{Bucket, Options};
+pub use options::{Bucket, Options, TenantLabels};
 pub use server::serve;

@@ -23,6 +23,8 @@ pub struct Bound {
     pub on_failure: String,
     /// Why it is not asked: its component is not there, or its breaker is open.
     pub trouble: Option<String>,
+    /// Whether its breaker is open: its last calls failed, and the component is left alone for a while.
+    pub is_broken: bool,
     /// What became of its calls.
     pub calls: Calls,
 }
@@ -46,4 +48,8 @@ pub struct Calls {
     pub disagreed: u64,
     /// Fuel of all of them.
     pub fuel: u64,
+    /// Time of all of them, ns.
+    pub nanos: u64,
+    /// Calls by time taken: those below `2^i` µs, and not below half of that, at `i`; the last counts all that took longer.
+    pub latency: Vec<u64>,
 }

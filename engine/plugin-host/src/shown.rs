@@ -37,6 +37,8 @@ fn shown(spec: &BindingSpec, counters: Counters) -> Bound {
             agreed: counters.agreed,
             disagreed: counters.disagreed,
             fuel: counters.fuel,
+            nanos: counters.nanos,
+            latency: counters.latency.to_vec(),
         },
         ..Bound::default()
     }
@@ -51,6 +53,7 @@ impl<H: BindableHook> Binding<H> {
         Bound {
             version: Some(version.description().version.clone()),
             digest: Some(version.digest().to_string()),
+            is_broken: self.is_broken(),
             trouble: self.is_broken().then(|| broken.to_owned()),
             ..shown(self.spec(), self.counters())
         }

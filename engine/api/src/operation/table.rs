@@ -21,6 +21,8 @@ use crate::template::{Template, TemplateSpec};
 use crate::tenant::{NewTenant, Tenant, TenantSpec};
 use crate::{ListQuery, Page, Registry};
 
+/// <https://prometheus.io/docs/specs/om/open_metrics_spec/#protocol-negotiation>
+const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const CHECKPOINTS: &str = "/v1/checkpoints";
 const CHECKPOINT: &str = "/v1/checkpoints/{checkpoint}";
 const MACHINES: &str = "/v1/machines";
@@ -35,6 +37,13 @@ const TEMPLATE: &str = "/v1/templates/{template}";
 pub(super) const OPERATIONS: &[Operation] = &[
     get(Id::Live, "/healthz", "Whether the server lives").finds::<Health>(),
     get(Id::Ready, "/readyz", "Whether the server can be asked").finds::<Health>(),
+    get(
+        Id::Metrics,
+        "/metrics",
+        "What the engine measures of itself, for Prometheus",
+    )
+    .needs(Scope::Metrics)
+    .sends_text(METRICS),
     get(Id::ListCheckpoints, CHECKPOINTS, "Lists checkpoints")
         .needs(Scope::Read)
         .query::<MachineListQuery>()

@@ -17,6 +17,11 @@ const STREAM: &str = "text/event-stream";
 /// Events of an answer if nobody says.
 const EVENTS: u32 = 100;
 
+pub(super) async fn metrics(call: Call) -> Result<Answer, Refusal> {
+    let page = call.shared.metrics.scrape().await?;
+    Ok(Answer::Text(page.into()))
+}
+
 pub(super) fn live() -> Result<Answer, Refusal> {
     Answer::of(&Health {
         status: "ok".to_owned(),

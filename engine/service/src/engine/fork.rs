@@ -17,6 +17,7 @@ use super::carried::Carried;
 use super::guest::{Brood, Brought, Guest};
 use super::intent::{Begun, Intention, close, hold_rows, record};
 use super::life::Living;
+use super::metric::{Laps, Step};
 use super::owner::{After, Tell};
 use super::secret;
 use super::{
@@ -67,6 +68,7 @@ struct Job {
     fork: ForkMachine,
     decided_us: f64,
     begun: Stopwatch,
+    laps: Laps,
 }
 
 impl Engine {
@@ -136,13 +138,18 @@ impl Engine {
     ) -> Result<ForkAnswer, EngineError> {
         let begun = Stopwatch::now();
         let _busy = self.busy(source.id());
-        let stamps = match self.decide(&caller, &source, &fork.spec).await? {
+        let word = source.word();
+        let mut laps = Laps::begin(&self, word);
+        let decided = self.decide(&caller, &source, &fork.spec, &mut laps);
+        let stamps = match decided.await? {
             Ok(stamps) => stamps,
             Err(mut stopped) => {
                 self.give_back(stopped.held.take());
                 let decisions = std::mem::take(&mut stopped.decisions);
                 self.keep_decisions(&caller, decisions).await?;
-                return Err(stopped.into());
+                let stopped = Err(stopped.into());
+                self.metrics().forked(word, &stopped);
+                return stopped;
             }
         };
         let decided_us = micros(begun);
@@ -167,6 +174,7 @@ impl Engine {
                 };
             }
         };
+        laps.done(Step::Intent);
         let job = Job {
             engine: self.clone(),
             caller,
@@ -175,8 +183,11 @@ impl Engine {
             fork,
             decided_us,
             begun: Stopwatch::now(),
+            laps,
         };
-        match job.start(stamps).await {
+        let done = job.start(stamps).await;
+        self.metrics().forked(word, &done);
+        match done {
             Ok(answer) => Ok(answer),
             Err(error) => {
                 self.give_up(intent, error.to_string()).await?;
@@ -191,6 +202,7 @@ impl Engine {
         caller: &Caller,
         source: &Source,
         spec: &ForkSpec,
+        laps: &mut Laps,
     ) -> Result<Result<Stamps, Box<Stopped>>, EngineError> {
         let failed = |error: anyhow::Error| EngineError::failed(&error);
         let id = Id128::from(identity::machine_id().map_err(failed)?);
@@ -210,24 +222,25 @@ impl Engine {
             .map_err(failed)?;
         let asked = Asked::new(Now::from_unix_nanos(wall_clock_ns()), request, spec);
         let panels = &self.inner.panels;
-        let reviewed = match asked.review(panels, facts).await {
-            Ok(reviewed) => reviewed,
-            Err(stopped) => return Ok(Err(stopped)),
-        };
-        let admitted = reviewed.commit(&mut self.holds());
+        let reviewed = asked.review(panels, facts).await;
+        let admitted = reviewed.and_then(|reviewed| reviewed.commit(&mut self.holds()));
+        laps.done(Step::Admission);
         let placed = match admitted {
             Ok(admitted) => admitted.place(panels, vec![place]).await,
             Err(stopped) => return Ok(Err(stopped)),
         };
+        laps.done(Step::Placement);
         let given = self.given(source)?;
         let safe = Safe {
             vault: &self.vault(caller.tenant()),
             mother: &given,
         };
-        Ok(match placed {
+        let planned = match placed {
             Ok(placed) => placed.plan(panels, first_id, safe).await,
             Err(stopped) => Err(stopped),
-        })
+        };
+        laps.done(Step::Mutation);
+        Ok(planned)
     }
 
     /// What the mother was given.
@@ -241,6 +254,14 @@ impl Engine {
 }
 
 impl Source {
+    /// What it is, as a label.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Machine(row) => row.born.kind.as_str(),
+            Self::Template(_) => "template",
+        }
+    }
+
     fn id(&self) -> MachineId {
         match self {
             Self::Machine(row) => row.born.id,
@@ -294,13 +315,14 @@ fn resources(shape: ShapeRow) -> Resources {
 
 impl Job {
     /// Has the owner of the mother, or the template, do it, and waits for the answer.
-    async fn start(self, stamps: Stamps) -> Result<ForkAnswer, EngineError> {
+    async fn start(mut self, stamps: Stamps) -> Result<ForkAnswer, EngineError> {
         let (answer, answered) = oneshot::channel();
         let engine = self.engine.clone();
         match self.source.clone() {
             Source::Machine(row) => {
                 let (lineage, id) = (row.born.lineage, row.born.id);
                 let work = Box::new(move |mother: Option<Guest>| {
+                    self.laps.done(Step::Queue);
                     let (told, after) = match mother {
                         Some(mut mother) => {
                             let forked = mother.fork(stamps);
@@ -325,7 +347,9 @@ impl Job {
             Source::Template(row) => {
                 tokio::task::spawn_blocking(move || {
                     let inner = &engine.inner;
-                    let forked = inner.templates.claim(&inner.host, &row, stamps);
+                    self.laps.done(Step::Queue);
+                    let metrics = &inner.metrics;
+                    let forked = inner.templates.claim(&inner.host, &row, stamps, metrics);
                     let (told, born) = self.finish(forked);
                     for (living, guest) in born {
                         engine.inner.owners.seat(living.lineage, living.id, guest);
@@ -342,7 +366,7 @@ impl Job {
 
     /// Writes down who was born, and gives out who is to be seated.
     fn finish(
-        self,
+        mut self,
         forked: Result<Brood, Box<Stopped>>,
     ) -> (Result<ForkAnswer, EngineError>, Vec<(Living, Guest)>) {
         let mut brood = match forked {
@@ -352,6 +376,12 @@ impl Job {
                 return (Err(stopped.into()), Vec::new());
             }
         };
+        if let Some(stamping) = brood.stamping {
+            self.laps.done_at(Step::Fork, stamping);
+            self.laps.done(Step::Stamp);
+        } else {
+            self.laps.done(Step::Fork);
+        }
         let (lived, missing): (Vec<_>, Vec<_>) = brood.daughters.drain(..).partition(Result::is_ok);
         let mut lived: Vec<Brought> = lived.into_iter().flatten().collect();
         let missing: Vec<String> = missing.into_iter().filter_map(Result::err).collect();
@@ -406,6 +436,8 @@ impl Job {
             self.engine.give_back(brood.held.take());
             return (Err(self.named(error)), Vec::new());
         }
+        self.laps.done(Step::Commit);
+        self.laps.committed(&answer);
         if let Some(held) = brood.held {
             let alive = living.iter().map(|one| one.id);
             self.engine.holds().settle(held, alive);

@@ -114,6 +114,10 @@ impl Engine {
     /// The caller may not.
     pub fn policies(&self, caller: &Caller) -> Result<Vec<(HookName, Bound)>, EngineError> {
         caller.may(Scope::Operator)?;
+        Ok(self.bound())
+    }
+
+    pub(super) fn bound(&self) -> Vec<(HookName, Bound)> {
         let panels = &self.inner.panels;
         let all = [
             (HookName::Admission, panels.admission.bound()),
@@ -124,7 +128,7 @@ impl Engine {
         let each = all
             .into_iter()
             .flat_map(|(hook, bound)| bound.into_iter().map(move |bound| (hook, bound)));
-        Ok(each.collect())
+        each.collect()
     }
 
     fn row(&self, caller: &Caller, id: MachineId) -> Result<MachineRow, EngineError> {

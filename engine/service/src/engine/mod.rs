@@ -21,6 +21,7 @@ mod guest;
 mod intent;
 mod life;
 mod look;
+mod metric;
 mod owner;
 mod rotate;
 mod secret;
@@ -55,10 +56,12 @@ pub use fork::{ForkMachine, OnError};
 pub use guest::GuestKind;
 pub use intent::Idempotency;
 pub use life::Change;
+pub use metric::TenantLabels;
 pub use secret::SecretAnswer;
 pub use stats::StatsAnswer;
 
 use deadline::Deadlines;
+use metric::{Costs, Metrics};
 use owner::Owners;
 use template::Templates;
 
@@ -79,6 +82,8 @@ struct Inner {
     deadlines: Deadlines,
     /// Under which ids a supervisor keeps the cells of machines.
     kept: Mutex<HashSet<MachineId>>,
+    metrics: Metrics,
+    costs: Costs,
 }
 
 impl Engine {
@@ -99,6 +104,8 @@ impl Engine {
                 secret_key: OnceLock::new(),
                 deadlines: Deadlines::default(),
                 kept: Mutex::default(),
+                metrics: Metrics::default(),
+                costs: Costs::default(),
             }),
         };
         engine.take_up().await?;

@@ -77,6 +77,12 @@ const PACKAGES: &[Package] = &[
         "reads the unit file that ships",
     ),
     package(
+        &["python3-prometheus-client"],
+        Need::Build,
+        Probe::File(&["/usr/lib/python3/dist-packages/prometheus_client/__init__.py"]),
+        "reads what the engine measures",
+    ),
+    package(
         &["kmod"],
         Need::Guest,
         Probe::Program("depmod"),
