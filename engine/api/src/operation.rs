@@ -289,6 +289,8 @@ ids! {
     ListPolicies = "listPolicies",
     /// What policies said about a request.
     Decisions = "decisions",
+    /// Lists or follows all that they said.
+    DecisionLog = "decisionLog",
     /// The document.
     Document = "document",
     /// Lists kinds of problems.

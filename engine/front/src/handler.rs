@@ -10,7 +10,7 @@ mod template;
 
 use brood_api::OperationId;
 
-pub(crate) use look::page as events_behind;
+pub(crate) use look::{log as decisions_behind, page as events_behind};
 
 use crate::answer::Answer;
 use crate::call::Call;
@@ -29,6 +29,7 @@ pub(crate) async fn handle(id: OperationId, call: Call) -> Result<Answer, Refusa
         OperationId::ListPolicies => look::policies(&call),
         OperationId::Events => look::events(call),
         OperationId::Decisions => look::decisions(&call),
+        OperationId::DecisionLog => look::decision_log(call),
         OperationId::ListMachines => machine::list(&call, machine::MACHINE),
         OperationId::ListCheckpoints => machine::list(&call, machine::CHECKPOINT),
         OperationId::ShowMachine => machine::show(&call, machine::MACHINE),

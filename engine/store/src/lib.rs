@@ -32,7 +32,7 @@ mod template;
 mod tenant;
 mod writer;
 
-pub use decision::DecisionRow;
+pub use decision::{DecisionEntry, DecisionQuery, DecisionRow};
 pub use error::{OpenError, StoreError};
 pub use event::{EventPage, EventRow, NewEvent};
 pub use exec::{ExecRow, ExecState};

@@ -14,7 +14,7 @@ use crate::machine::{
     EndAnswer, EndQuery, Machine, MachineListQuery, MachineSpec, MachineStats, NamedMachineSpec,
     Tree, TtlSpec,
 };
-use crate::policy::{Bindings, Decisions};
+use crate::policy::{Bindings, DecisionLog, DecisionQuery, Decisions};
 use crate::problem::RegistryEntry;
 use crate::secret::{Secret, SecretList, SecretSpec};
 use crate::template::{Template, TemplateSpec};
@@ -63,6 +63,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .takes::<ForkSpec>()
     .makes::<ForkAnswer>()
     .once(),
+    get(
+        Id::DecisionLog,
+        "/v1/decisions",
+        "Lists what policies said of all requests, or follows it as `text/event-stream`",
+    )
+    .needs(Scope::Read)
+    .query::<DecisionQuery>()
+    .follows::<DecisionLog>(),
     get(
         Id::Events,
         "/v1/events",

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::carried::Carried;
 use super::guest::{Brood, Brought, Guest};
-use super::intent::{Begun, Intention, close, hold_rows, record};
+use super::intent::{About, Begun, Intention, close, hold_rows, record};
 use super::life::Living;
 use super::metric::{Laps, Step};
 use super::owner::{After, Tell};
@@ -145,8 +145,8 @@ impl Engine {
             Ok(stamps) => stamps,
             Err(mut stopped) => {
                 self.give_back(stopped.held.take());
-                let decisions = std::mem::take(&mut stopped.decisions);
-                self.keep_decisions(&caller, decisions).await?;
+                self.keep_decisions(&caller, source.id(), &mut stopped)
+                    .await?;
                 let stopped = Err(stopped.into());
                 self.metrics().forked(word, &stopped);
                 return stopped;
@@ -420,7 +420,7 @@ impl Job {
         };
         let living: Vec<Living> = rows.iter().map(Living::of).collect();
         let (intent, tenant, kept) = (self.intent, self.caller.tenant().to_owned(), answer.clone());
-        let decisions = brood.decisions;
+        let (decisions, subject) = (brood.decisions, self.source.id());
         let write = move |write: &mut Write<'_>| {
             for (row, given) in rows.iter().zip(&given) {
                 write.add_machine(row)?;
@@ -428,7 +428,12 @@ impl Job {
                 let data = serde_json::json!({ "mother": row.mother, "intent": intent });
                 report(write, &tenant, "machine.born", row.id, &data)?;
             }
-            record(write, &tenant, intent, &decisions)?;
+            let about = About {
+                tenant: &tenant,
+                intent,
+                subject,
+            };
+            record(write, about, &decisions)?;
             close(write, intent, &kept)
         };
         // This thread may stand still, and whom it holds is handed out only after the commit.

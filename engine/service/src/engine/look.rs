@@ -3,7 +3,9 @@
 //! Invariant: looking changes nothing, and shows a tenant its own objects alone.
 
 use brood_hooks::{Bound, HookName};
-use brood_store::{DecisionRow, Life, MachineQuery, MachineRow, Page, TenantRow};
+use brood_store::{
+    DecisionEntry, DecisionQuery, DecisionRow, Life, MachineQuery, MachineRow, Page, TenantRow,
+};
 use brood_units::{IntentId, MachineId};
 use tokio::sync::watch;
 
@@ -90,6 +92,27 @@ impl Engine {
         Ok(self
             .store()
             .read(|read| read.decisions(caller.tenant(), intent))?)
+    }
+
+    /// Everything that policies said of the caller's requests, behind a number or the newest, at most `limit`. An operator
+    /// looks at another tenant's or everybody's.
+    ///
+    /// # Errors
+    /// The caller may not look, or the store cannot be read.
+    pub fn decision_log(
+        &self,
+        caller: &Caller,
+        query: &DecisionQuery,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<DecisionEntry>, EngineError> {
+        caller.may(Scope::Read)?;
+        if query.tenant.as_deref() != Some(caller.tenant()) {
+            caller.may(Scope::Operator)?;
+        }
+        Ok(self
+            .store()
+            .read(|read| read.decision_log(query, after, limit))?)
     }
 
     /// All tenants, oldest first. An operator looks.

@@ -42,7 +42,8 @@ use crate::path::Panels;
 use crate::secret::SecretKey;
 
 pub use brood_store::{
-    EventRow, MachineKind, MachineQuery, Page, StoreError, TemplateRow, Visibility,
+    DecisionEntry, DecisionQuery, EventRow, MachineKind, MachineQuery, Page, StoreError,
+    TemplateRow, Visibility,
 };
 
 pub use answer::{

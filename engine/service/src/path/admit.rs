@@ -8,7 +8,7 @@ use brood_hooks::admission::{
 use brood_hooks::{Admission, Hook, HookName};
 
 use super::{Asked, Course, Panels, Stopped, Why};
-use crate::decision::decisions;
+use crate::decision::{Decision, Standing, decisions};
 use crate::hold::{Full, Holds};
 
 /// A request that policies admit, within what they grant.
@@ -118,15 +118,29 @@ impl Reviewed {
                 course.held = Some(held);
                 Ok(Admitted { course })
             }
-            Err(full) => Err(course.stopped(no_room(*full))),
+            Err(full) => {
+                let why = no_room(&full);
+                course.decisions.push(Decision {
+                    hook: Admission::NAME,
+                    binding: full.binding.clone(),
+                    plugin: full.plugin.clone(),
+                    verdict: format!("{why}: {full}"),
+                    standing: Standing::Enforced,
+                    denies: true,
+                    instead_of: None,
+                    took_us: None,
+                    fuel: None,
+                });
+                Err(course.stopped(why))
+            }
         }
     }
 }
 
 /// In the policy's own words.
-fn no_room(full: Full) -> Why {
-    let by = full.binding;
-    match full.when_full {
+fn no_room(full: &Full) -> Why {
+    let by = full.binding.clone();
+    match full.when_full.clone() {
         WhenFull::Deny(denial) => Why::Denied { by, denial },
         WhenFull::Queue(deferral) => queued(by, deferral),
     }
