@@ -25,6 +25,10 @@ pub struct Bound {
     pub trouble: Option<String>,
     /// Whether its breaker is open: its last calls failed, and the component is left alone for a while.
     pub is_broken: bool,
+    /// Calls that run at the moment; of a plugin with state, those of all its bindings.
+    pub running: u64,
+    /// Calls that wait until others have ended.
+    pub waiting: u64,
     /// What became of its calls.
     pub calls: Calls,
 }

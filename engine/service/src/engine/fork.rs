@@ -376,12 +376,7 @@ impl Job {
                 return (Err(stopped.into()), Vec::new());
             }
         };
-        if let Some(stamping) = brood.stamping {
-            self.laps.done_at(Step::Fork, stamping);
-            self.laps.done(Step::Stamp);
-        } else {
-            self.laps.done(Step::Fork);
-        }
+        self.laps.born(brood.stamping);
         let (lived, missing): (Vec<_>, Vec<_>) = brood.daughters.drain(..).partition(Result::is_ok);
         let mut lived: Vec<Brought> = lived.into_iter().flatten().collect();
         let missing: Vec<String> = missing.into_iter().filter_map(Result::err).collect();

@@ -66,6 +66,16 @@ pub(super) fn write(bound: &[Binding], page: &mut Page<'_>) -> fmt::Result {
         let each = bound.iter().map(|one| (labels(one, &[]), of(&one.1.calls)));
         page.counter(about(name, help), each)?;
     }
+    let running = bound
+        .iter()
+        .map(|one| (labels(one, &[]), one.1.running as f64));
+    let help = "Calls of a binding that run; of a plugin with state, those of all its bindings";
+    page.gauge(about("hook_calls_running", help), running)?;
+    let waiting = bound
+        .iter()
+        .map(|one| (labels(one, &[]), one.1.waiting as f64));
+    let help = "Calls of a binding that wait until others have ended";
+    page.gauge(about("hook_calls_waiting", help), waiting)?;
     let flag = |set: bool| f64::from(u8::from(set));
     let broken = bound
         .iter()

@@ -95,6 +95,15 @@ impl Metrics {
             }
             drop(self.daughters.get_or_create(&of(source)));
             drop(self.missing.get_or_create(&of(source)));
+            let times = [
+                &self.fork,
+                &self.mother_pause,
+                &self.first_instruction,
+                &self.confirmed,
+            ];
+            for times in times {
+                drop(times.get_or_create(&of(source)));
+            }
         }
         for kind in ["machine", "checkpoint"] {
             drop(self.ended.get_or_create(&[("kind", kind)]));

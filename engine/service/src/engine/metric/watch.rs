@@ -68,8 +68,19 @@ impl Laps {
         self.done_at(step, Instant::now());
     }
 
+    /// Daughters are born, and stamped since `stamping` where there is somebody to stamp.
+    pub(in crate::engine) fn born(&mut self, stamping: Option<Instant>) {
+        match stamping {
+            Some(stamping) => {
+                self.done_at(Step::Fork, stamping);
+                self.done(Step::Stamp);
+            }
+            None => self.done(Step::Fork),
+        }
+    }
+
     /// A step ended then.
-    pub(in crate::engine) fn done_at(&mut self, step: Step, end: Instant) {
+    fn done_at(&mut self, step: Step, end: Instant) {
         let took = end.saturating_duration_since(self.last);
         self.last = self.last.max(end);
         let labels = [("source", self.source), ("step", step.as_str())];
