@@ -83,6 +83,12 @@ const PACKAGES: &[Package] = &[
         "reads what the engine measures",
     ),
     package(
+        &["mypy"],
+        Need::Build,
+        Probe::File(&["/usr/lib/python3/dist-packages/mypy/__init__.py"]),
+        "checks the types of the Python client",
+    ),
+    package(
         &["kmod"],
         Need::Guest,
         Probe::Program("depmod"),
