@@ -291,6 +291,12 @@ ids! {
     Decisions = "decisions",
     /// Lists or follows all that they said.
     DecisionLog = "decisionLog",
+    /// The page that looks at the engine.
+    Console = "console",
+    /// Its script.
+    ConsoleScript = "consoleScript",
+    /// Its style.
+    ConsoleStyle = "consoleStyle",
     /// The document.
     Document = "document",
     /// Lists kinds of problems.

@@ -97,6 +97,9 @@ mod tests {
             Id::WriteFile,
             Id::RemoveFile,
             Id::Metrics,
+            Id::Console,
+            Id::ConsoleScript,
+            Id::ConsoleStyle,
         ];
         for id in Id::ALL.iter().filter(|id| !others.contains(id)) {
             // As the methods write it; here it is never written so.

@@ -12,7 +12,7 @@ use brood_api::{Code, Operation, Outcome, Problem, Reply};
 use serde::Serialize;
 
 use crate::fault::{Refusal, refusal};
-use crate::status;
+use crate::{status, ui};
 
 /// Names a request in answers and logs.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -32,6 +32,8 @@ pub(crate) enum Answer {
     Done,
     /// Text of the media type that the table names.
     Text(Bytes),
+    /// A file of the page at `/ui`.
+    Page(&'static str),
     /// Bytes as they come.
     Bytes(Body),
     /// A stream of events.
@@ -79,6 +81,11 @@ pub(crate) fn respond(
             (Response::new(json.into()), Some("application/json"))
         }
         Answer::Text(text) => (Response::new(text.into()), media_of(operation)),
+        Answer::Page(text) => {
+            let mut response = Response::new(text.into());
+            ui::protect(response.headers_mut());
+            (response, media_of(operation))
+        }
         Answer::Bytes(body) => (Response::new(body), Some("application/octet-stream")),
         Answer::Done => (Response::new(Body::empty()), None),
         Answer::Stream(body) => (Response::new(body), Some("text/event-stream")),

@@ -24,6 +24,7 @@ mod state;
 mod status;
 mod stream;
 mod terminal;
+mod ui;
 
 pub use options::{Bucket, Options, TenantLabels};
 pub use server::serve;

@@ -23,6 +23,9 @@ use crate::{ListQuery, Page, Registry};
 
 /// <https://prometheus.io/docs/specs/om/open_metrics_spec/#protocol-negotiation>
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
 const CHECKPOINTS: &str = "/v1/checkpoints";
 const CHECKPOINT: &str = "/v1/checkpoints/{checkpoint}";
 const MACHINES: &str = "/v1/machines";
@@ -383,6 +386,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .needs(Scope::Operator)
     .takes::<TenantSpec>()
     .makes::<NewTenant>(),
+    get(Id::Console, "/ui", "A page to look at the engine with").sends_text(HTML),
+    get(Id::ConsoleScript, "/ui/console.js", "The script of that page").sends_text(SCRIPT),
+    get(Id::ConsoleStyle, "/ui/console.css", "The style of that page").sends_text(STYLE),
 ];
 
 const fn get(id: Id, path: &'static str, summary: &'static str) -> Operation {

@@ -83,6 +83,24 @@ const PACKAGES: &[Package] = &[
         "reads what the engine measures",
     ),
     package(
+        &["python3-selenium"],
+        Need::Build,
+        Probe::File(&["/usr/lib/python3/dist-packages/selenium/__init__.py"]),
+        "looks at the page of the engine",
+    ),
+    package(
+        &["chromium"],
+        Need::Build,
+        Probe::Program("chromium"),
+        "shows the page of the engine",
+    ),
+    package(
+        &["chromium-driver"],
+        Need::Build,
+        Probe::Program("chromedriver"),
+        "steers the browser",
+    ),
+    package(
         &["mypy"],
         Need::Build,
         Probe::File(&["/usr/lib/python3/dist-packages/mypy/__init__.py"]),
