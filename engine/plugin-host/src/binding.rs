@@ -85,6 +85,8 @@ pub struct Binding<H: BindableHook> {
     breaker: Mutex<Breaker>,
     counters: counter::Shared,
     warm: Mutex<Vec<(Arc<PluginVersion>, Live)>>,
+    /// For the next call of a binding that has a new instance for each.
+    prepared: Mutex<Option<(Arc<PluginVersion>, Live)>>,
 }
 
 impl<H: BindableHook> Binding<H> {
@@ -107,6 +109,7 @@ impl<H: BindableHook> Binding<H> {
             breaker,
             counters: counter::Shared::default(),
             warm: Mutex::default(),
+            prepared: Mutex::default(),
         }
     }
 
@@ -148,8 +151,10 @@ impl<H: BindableHook> Binding<H> {
         let (reply, pending) = pending();
         let own = Arc::clone(self);
         let job = move |version: Arc<PluginVersion>, asked: &Asked<H>, place| {
-            let (answered, state, _) = own.run(now, asked, &version, Commit::ByCaller);
-            answered.map(|answer| Draft::new(answer, state, &own.plugin, place))
+            let done = own.run(now, asked, &version, Commit::ByCaller);
+            let (state, plugin) = (done.left, &own.plugin);
+            done.answered
+                .map(|answer| Draft::new(answer, state, plugin, place))
         };
         self.enqueue(now, asked, job, move |draft| reply.send(draft));
         pending
@@ -164,12 +169,16 @@ impl<H: BindableHook> Binding<H> {
     ) {
         let own = Arc::clone(self);
         let job = move |version: Arc<PluginVersion>, asked: &Asked<H>, place| {
-            let (answered, _, spent) = own.run(now, asked, &version, Commit::WithCall);
+            let done = own.run(now, asked, &version, Commit::WithCall);
             drop::<Leaves>(place);
-            Ok((answered, spent))
+            Ok((done, own, version))
         };
         self.enqueue(now, asked, job, |ran| match ran {
-            Ok((answered, spent)) => then(answered, Some(spent)),
+            Ok((done, own, version)) => {
+                then(done.answered, Some(done.spent));
+                drop(done.used);
+                own.prepare_next(&version);
+            }
             Err(failure) => then(Err(failure), None),
         });
     }
@@ -211,7 +220,7 @@ impl<H: BindableHook> Binding<H> {
             Ok(place) => place,
             Err(full) => return Err(self.overloaded(now, &full)),
         };
-        self.run(now, asked, &version, Commit::WithCall).0
+        self.run(now, asked, &version, Commit::WithCall).answered
     }
 
     fn checked(&self, asked: &Asked<H>, answer: H::Answer) -> Answered<H> {

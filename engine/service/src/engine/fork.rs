@@ -26,9 +26,9 @@ use super::{
 };
 use crate::ask::{ForkSpec, Mother, MotherKind};
 use crate::fork::wall_clock_ns;
+use crate::identity;
 use crate::path::{Asked, Safe, Stamps, Stopped};
 use crate::secret::Given;
-use crate::{identity, node};
 
 /// What becomes of the others where a daughter is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,8 +218,9 @@ impl Engine {
             },
             ..Facts::default()
         };
-        let place = node::here(self.inner.host.directory(), mother.shape.memory_mib, live)
-            .map_err(failed)?;
+        let (gauge, layers) = (&self.inner.gauge, self.inner.host.directory());
+        let place = gauge.here(layers, mother.shape.memory_mib, live);
+        let place = place.map_err(failed)?;
         let asked = Asked::new(Now::from_unix_nanos(wall_clock_ns()), request, spec);
         let panels = &self.inner.panels;
         let reviewed = asked.review(panels, facts).await;
@@ -229,6 +230,9 @@ impl Engine {
             Ok(admitted) => admitted.place(panels, vec![place]).await,
             Err(stopped) => return Ok(Err(stopped)),
         };
+        if let Ok(placed) = &placed {
+            gauge.place(placed.daughters());
+        }
         laps.done(Step::Placement);
         let given = self.given(source)?;
         let safe = Safe {

@@ -38,6 +38,7 @@ use brood_units::{MachineId, Timestamp};
 use crate::fork::wall_clock_ns;
 use crate::hold::{Held, Holds};
 use crate::host::Host;
+use crate::node::Gauge;
 use crate::path::Panels;
 use crate::secret::SecretKey;
 
@@ -79,6 +80,7 @@ struct Inner {
     owners: Owners,
     templates: Templates,
     holds: Mutex<Holds>,
+    gauge: Gauge,
     secret_key: OnceLock<SecretKey>,
     deadlines: Deadlines,
     /// Under which ids a supervisor keeps the cells of machines.
@@ -102,6 +104,7 @@ impl Engine {
                 owners: Owners::default(),
                 templates: Templates::default(),
                 holds: Mutex::default(),
+                gauge: Gauge::default(),
                 secret_key: OnceLock::new(),
                 deadlines: Deadlines::default(),
                 kept: Mutex::default(),

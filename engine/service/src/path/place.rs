@@ -28,6 +28,13 @@ pub struct Placed {
     pub(super) runs: Vec<brood_hooks::mutation::PlacedRun>,
 }
 
+impl Placed {
+    /// How many have a place.
+    pub fn daughters(&self) -> u32 {
+        self.course.request.count
+    }
+}
+
 impl Admitted {
     /// Asks every placement policy, in one call each. A live fork and a checkpoint have one node: the mother's.
     ///
