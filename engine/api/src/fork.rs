@@ -73,6 +73,9 @@ pub struct ForkSpec {
     /// What becomes of the mother's secrets.
     #[serde(default)]
     pub secrets: Secrets,
+    /// Higher goes first where a policy has requests wait for room, as far as the policy allows it.
+    #[serde(default)]
+    pub priority: i32,
     /// What happens to the others if a daughter does not come to be.
     #[serde(default)]
     pub on_error: OnError,

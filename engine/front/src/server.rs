@@ -45,6 +45,7 @@ pub async fn serve(
     let connections = u32::try_from(options.connections).unwrap_or(u32::MAX);
     let drain_time = options.drain_time;
     let places = Arc::new(Semaphore::new(options.connections));
+    let waiting = engine.clone();
     let shared = Shared::new(engine, options, stopped.clone())?;
     let (head_time, write_time) = (shared.options.head_time, shared.options.write_time);
     let metrics = Arc::clone(&shared.metrics);
@@ -82,6 +83,7 @@ pub async fn serve(
         }
     }
     drop(listener);
+    waiting.stop_waiting();
     stopping.send_replace(true);
     // Those that take longer lose their connection; what they asked for is seen through by the engine.
     let all = places.acquire_many(connections);

@@ -27,6 +27,8 @@ pub struct ForkSpec {
     pub files: Vec<StampFile>,
     /// What becomes of the mother's secrets.
     pub secrets: Secrets,
+    /// Higher goes first, where policies have requests wait.
+    pub priority: i32,
     /// What each of them is to have; none is what the mother has.
     pub shape: Option<Resources>,
 }
@@ -51,6 +53,7 @@ impl ForkSpec {
             env: BTreeMap::new(),
             files: Vec::new(),
             secrets: Secrets::Drop,
+            priority: 0,
             shape: None,
         }
     }
@@ -186,7 +189,7 @@ impl ForkSpec {
             min_count,
             shape,
             ttl_ms: self.ttl_ms,
-            priority: 0,
+            priority: self.priority,
             labels: self.labels.clone().into_iter().collect(),
             asks: vec![("secrets".to_owned(), secrets.to_owned())],
         })

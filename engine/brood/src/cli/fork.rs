@@ -48,6 +48,9 @@ pub struct Arguments {
     /// What becomes of the mother's secrets.
     #[arg(long, default_value = "drop")]
     secrets: Keeps,
+    /// Higher goes first where a policy has requests wait, as far as it allows that.
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    priority: i32,
     /// What happens to the others if a daughter does not come to be.
     #[arg(long, default_value = "keep")]
     on_error: Others,
@@ -84,6 +87,7 @@ impl Run for Arguments {
                 Keeps::Drop => Secrets::Drop,
                 Keeps::Inherit => Secrets::Inherit,
             },
+            priority: self.priority,
             on_error: match self.on_error {
                 Others::Keep => OnError::Keep,
                 Others::End => OnError::End,

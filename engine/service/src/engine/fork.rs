@@ -5,8 +5,7 @@
 
 use std::time::Instant as Stopwatch;
 
-use brood_hooks::admission::Facts;
-use brood_hooks::{Id128, Now, Resources};
+use brood_hooks::Resources;
 use brood_store::{
     Born, MachineKind, MachineRow, MachineState, ShapeRow, StoreError, TemplateRow, Write,
 };
@@ -25,9 +24,7 @@ use super::{
     now, report,
 };
 use crate::ask::{ForkSpec, Mother, MotherKind};
-use crate::fork::wall_clock_ns;
-use crate::identity;
-use crate::path::{Asked, Safe, Stamps, Stopped};
+use crate::path::{Stamps, Stopped};
 use crate::secret::Given;
 
 /// What becomes of the others where a daughter is missing.
@@ -54,7 +51,7 @@ pub struct ForkMachine {
 
 /// What daughters are made of.
 #[derive(Clone)]
-enum Source {
+pub(super) enum Source {
     Machine(Box<MachineRow>),
     Template(Box<TemplateRow>),
 }
@@ -196,59 +193,8 @@ impl Engine {
         }
     }
 
-    /// Asks every hook.
-    async fn decide(
-        &self,
-        caller: &Caller,
-        source: &Source,
-        spec: &ForkSpec,
-        laps: &mut Laps,
-    ) -> Result<Result<Stamps, Box<Stopped>>, EngineError> {
-        let failed = |error: anyhow::Error| EngineError::failed(&error);
-        let id = Id128::from(identity::machine_id().map_err(failed)?);
-        let first_id = identity::machine_id().map_err(failed)?;
-        let mother = source.mother();
-        let request = spec.request(id, caller.principal.clone(), &mother)?;
-        let (live, memory_mib) = self.store().read(|read| read.living(caller.tenant()))?;
-        let facts = Facts {
-            live,
-            in_use: Resources {
-                memory_mib: u32::try_from(memory_mib).unwrap_or(u32::MAX),
-                ..Resources::default()
-            },
-            ..Facts::default()
-        };
-        let (gauge, layers) = (&self.inner.gauge, self.inner.host.directory());
-        let place = gauge.here(layers, mother.shape.memory_mib, live);
-        let place = place.map_err(failed)?;
-        let asked = Asked::new(Now::from_unix_nanos(wall_clock_ns()), request, spec);
-        let panels = &self.inner.panels;
-        let reviewed = asked.review(panels, facts).await;
-        let admitted = reviewed.and_then(|reviewed| reviewed.commit(&mut self.holds()));
-        laps.done(Step::Admission);
-        let placed = match admitted {
-            Ok(admitted) => admitted.place(panels, vec![place]).await,
-            Err(stopped) => return Ok(Err(stopped)),
-        };
-        if let Ok(placed) = &placed {
-            gauge.place(placed.daughters());
-        }
-        laps.done(Step::Placement);
-        let given = self.given(source)?;
-        let safe = Safe {
-            vault: &self.vault(caller.tenant()),
-            mother: &given,
-        };
-        let planned = match placed {
-            Ok(placed) => placed.plan(panels, first_id, safe).await,
-            Err(stopped) => Err(stopped),
-        };
-        laps.done(Step::Mutation);
-        Ok(planned)
-    }
-
     /// What the mother was given.
-    fn given(&self, source: &Source) -> Result<Vec<Given>, EngineError> {
+    pub(super) fn given(&self, source: &Source) -> Result<Vec<Given>, EngineError> {
         let Source::Machine(row) = source else {
             return Ok(Vec::new());
         };
@@ -273,7 +219,7 @@ impl Source {
         }
     }
 
-    fn mother(&self) -> Mother {
+    pub(super) fn mother(&self) -> Mother {
         match self {
             Self::Machine(row) => {
                 let born = &row.born;
@@ -445,6 +391,7 @@ impl Job {
         if let Some(held) = brood.held {
             let alive = living.iter().map(|one| one.id);
             self.engine.holds().settle(held, alive);
+            self.engine.call_next();
         }
         for (one, guest) in living.iter().zip(&mut guests) {
             self.engine.look_after(one.clone(), guest);

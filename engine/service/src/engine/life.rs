@@ -390,6 +390,7 @@ impl Engine {
             // Checkpoints hold nothing, and are not known there.
             self.holds().machine_ended(id);
             self.metrics().ended(living.kind.as_str());
+            self.call_next();
         }
         if let Some(cell) = cell {
             self.kept().remove(&cell);

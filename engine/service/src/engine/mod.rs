@@ -13,6 +13,7 @@ mod caller;
 mod carried;
 mod create;
 mod deadline;
+mod decide;
 mod error;
 pub mod exec;
 mod file;
@@ -38,6 +39,7 @@ use brood_units::{MachineId, Timestamp};
 use crate::fork::wall_clock_ns;
 use crate::hold::{Held, Holds};
 use crate::host::Host;
+use crate::line::Line;
 use crate::node::Gauge;
 use crate::path::Panels;
 use crate::secret::SecretKey;
@@ -81,6 +83,7 @@ struct Inner {
     templates: Templates,
     holds: Mutex<Holds>,
     gauge: Gauge,
+    line: Arc<Line>,
     secret_key: OnceLock<SecretKey>,
     deadlines: Deadlines,
     /// Under which ids a supervisor keeps the cells of machines.
@@ -105,6 +108,7 @@ impl Engine {
                 templates: Templates::default(),
                 holds: Mutex::default(),
                 gauge: Gauge::default(),
+                line: Arc::default(),
                 secret_key: OnceLock::new(),
                 deadlines: Deadlines::default(),
                 kept: Mutex::default(),
@@ -140,6 +144,7 @@ impl Engine {
             let all = held.daughters();
             // Nothing is left of a claim that ends whole.
             drop(self.holds().end(held, all));
+            self.call_next();
         }
     }
 

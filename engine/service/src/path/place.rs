@@ -8,6 +8,7 @@ use brood_hooks::{Labels, Placement, Span};
 
 use super::{Admitted, Course, Panels, Stopped};
 use crate::decision::decisions;
+use crate::hold::Held;
 
 /// One place that the engine offers.
 #[derive(Clone, Debug)]
@@ -32,6 +33,11 @@ impl Placed {
     /// How many have a place.
     pub fn daughters(&self) -> u32 {
         self.course.request.count
+    }
+
+    /// Goes no further: units to give back.
+    pub fn give_up(self) -> Option<Held> {
+        self.course.held
     }
 }
 

@@ -45,6 +45,14 @@ impl Collector for Gauges {
             self.machines(&mut page, census)?;
         }
         self.memory(&mut page)?;
+        let waiting = inner.line.all_waiting() as f64;
+        page.gauge(
+            about(
+                "forks_waiting",
+                "Requests to fork that stand in line until there is room, as a policy has it",
+            ),
+            [(NONE, waiting)],
+        )?;
         hook::write(&self.engine.bound(), &mut page)?;
         let events = u64::try_from(*inner.store.last_event().borrow()).unwrap_or(0);
         page.counter(

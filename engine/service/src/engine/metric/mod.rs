@@ -204,7 +204,7 @@ impl Metrics {
         }
         registry.register_with_unit(
             "fork_step",
-            "Time of each step of a fork: admission, placement, mutation, intent (commit), queue (for the mother), \
+            "Time of each step of a fork: admission, line (of who waits for room), placement, mutation, intent (commit), queue (for the mother), \
              fork, stamp, commit",
             Unit::Seconds,
             self.steps.clone(),

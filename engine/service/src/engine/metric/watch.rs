@@ -12,6 +12,8 @@ use crate::engine::ForkAnswer;
 pub(in crate::engine) enum Step {
     /// Policies and limits admit it.
     Admission,
+    /// It stands in line, until there is room.
+    Line,
     /// Its daughters have a place.
     Placement,
     /// There is a plan, and a stamp for each.
@@ -32,6 +34,7 @@ impl Step {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Admission => "admission",
+            Self::Line => "line",
             Self::Placement => "placement",
             Self::Mutation => "mutation",
             Self::Intent => "intent",
