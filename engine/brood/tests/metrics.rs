@@ -121,6 +121,7 @@ fn memory_pool_and_ends_are_shown_as_they_are() {
                 .iter()
                 .all(|kind| positive("brood_memory_private_bytes", kind))
             && positive("brood_memory_shared_bytes", "machine")
+            && scrape.sum("brood_cells", &of("machine")) == Some(3.0)
     });
     assert!(first.sum("brood_store_file_bytes", &[]) > Some(4096.0));
     server.good(&["kill", &mother, "--cascade"]);
@@ -136,7 +137,8 @@ fn memory_pool_and_ends_are_shown_as_they_are() {
     );
     brood_testkit::settle("who has ended costs nothing", || {
         let scrape = scrape(&server).expect("it is there");
-        scrape.sum("brood_memory_private_bytes", &of("machine")) == Some(0.0)
+        let none = |name: &str| scrape.sum(name, &of("machine")) == Some(0.0);
+        none("brood_memory_private_bytes") && none("brood_cells")
     });
 }
 

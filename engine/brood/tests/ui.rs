@@ -58,6 +58,7 @@ fn the_page_is_in_the_program_and_allows_nothing_that_is_not_its_own() {
         ] {
             assert!(head.contains(policy), "{line}: {head}");
         }
+        assert!(!head.contains("unsafe-"), "{line}: {head}");
         assert!(head.contains("x-content-type-options: nosniff"), "{head}");
         let body = server.body(line, "");
         for word in ["http://", "https://", "innerHTML", "unsafe-inline", "eval("] {

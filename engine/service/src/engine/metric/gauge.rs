@@ -151,6 +151,16 @@ impl Gauges {
             [(NONE, sealed * super::super::template::POOL as f64)],
         )?;
         let sums = inner.costs.sums(&templates, &warm);
+        let cells = sums
+            .iter()
+            .map(|(kind, sum)| ([("kind", *kind)], sum.cells as f64));
+        page.gauge(
+            about(
+                "cells",
+                "Processes of microVMs, frozen points, templates and warm daughters, whose memory is counted",
+            ),
+            cells,
+        )?;
         let bytes = |kib: u64| kib as f64 * 1024.0;
         let private = sums
             .iter()

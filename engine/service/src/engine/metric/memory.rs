@@ -18,6 +18,8 @@ const REST: u32 = 20;
 /// The memory of all cells of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sum {
+    /// Cells that are known, whether they could be looked at or have just ended.
+    pub(super) cells: usize,
     pub(super) private_kib: u64,
     pub(super) pss_kib: u64,
 }
@@ -80,7 +82,12 @@ impl Costs {
 fn sum(pids: &[u32]) -> Sum {
     // One that has ended meanwhile costs nothing.
     let each = pids.iter().filter_map(|pid| process::memory(*pid).ok());
-    each.fold(Sum::default(), |sum, one| Sum {
+    let none = Sum {
+        cells: pids.len(),
+        ..Sum::default()
+    };
+    each.fold(none, |sum, one| Sum {
+        cells: sum.cells,
         private_kib: sum.private_kib.saturating_add(one.private_kib),
         pss_kib: sum.pss_kib.saturating_add(one.pss_kib),
     })
@@ -101,14 +108,16 @@ mod tests {
         };
         let here = of(costs.sums(&[], &[]), "machine");
         assert!(
-            here.private_kib > 0 && here.pss_kib >= here.private_kib,
+            here.cells == 1 && here.private_kib > 0 && here.pss_kib >= here.private_kib,
             "{here:?}"
         );
         costs.remove(id);
         // A new count, as after its rest.
         *costs.counted.lock().expect("whole") = None;
         assert_eq!(of(costs.sums(&[], &[]), "machine"), Sum::default());
-        assert_eq!(of(costs.sums(&[u32::MAX], &[]), "template"), Sum::default());
+        *costs.counted.lock().expect("whole") = None;
+        let gone = of(costs.sums(&[u32::MAX], &[]), "template");
+        assert_eq!((gone.cells, gone.pss_kib), (1, 0));
     }
 
     #[test]
@@ -117,6 +126,7 @@ mod tests {
         let stands = vec![(
             "machine",
             Sum {
+                cells: 1,
                 private_kib: 7,
                 pss_kib: 9,
             },
