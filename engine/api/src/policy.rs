@@ -145,6 +145,12 @@ pub struct Binding {
     pub order: u32,
     /// What a failed call means: `closed`, `open` or `fallback:NAME`.
     pub on_failure: String,
+    /// The tenants about whose requests it is asked, where it is not all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tenants: Vec<String>,
+    /// The tenants about whose requests it is not asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub except_tenants: Vec<String>,
     /// Why it is not asked, where it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,

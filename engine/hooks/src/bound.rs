@@ -21,6 +21,10 @@ pub struct Bound {
     pub order: u32,
     /// `closed`, `open` or `fallback:NAME`.
     pub on_failure: String,
+    /// The tenants about whose requests it is asked; none for all.
+    pub tenants: Vec<String>,
+    /// The tenants about whose requests it is not asked.
+    pub except_tenants: Vec<String>,
     /// Why it is not asked: its component is not there, or its breaker is open.
     pub trouble: Option<String>,
     /// Whether its breaker is open: its last calls failed, and the component is left alone for a while.

@@ -11,7 +11,7 @@ mod shadow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use brood_hooks::{Checked, Decide, Failure, HookName, Now, Spent, check};
-use brood_policy::{BindingSpec, Mode};
+use brood_policy::{BindingSpec, Mode, Tenants};
 
 use self::run::Commit;
 use crate::breaker::Breaker;
@@ -58,6 +58,12 @@ impl<H: BindableHook> Asked<H> {
         // Our own records encode; one that did not would only lose its replay.
         let encoded = postcard::to_allocvec(&ask).unwrap_or_default().into();
         Arc::new(Self { ask, encoded })
+    }
+
+    /// Whether a binding is asked about it: about a batch if about any of its tenants, since most hooks only tighten.
+    pub(crate) fn concerns(&self, spec: &BindingSpec) -> bool {
+        let mut tenants = H::tenants(&self.ask).into_iter();
+        tenants.any(|tenant| spec.tenants.includes(tenant)) || spec.tenants == Tenants::All
     }
 
     /// What is asked.

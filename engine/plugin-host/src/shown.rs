@@ -1,7 +1,7 @@
 //! Bindings for those who look at them.
 
 use brood_hooks::{Bound, Calls};
-use brood_policy::{BindingSpec, Mode, OnFailure};
+use brood_policy::{BindingSpec, Mode, OnFailure, Tenants};
 
 use crate::absent::Absent;
 use crate::binding::Binding;
@@ -22,7 +22,14 @@ fn shown(spec: &BindingSpec, counters: Counters) -> Bound {
     };
     let failed = counters.failed.iter();
     let failed = failed.map(|(kind, count)| (kind.as_str().to_owned(), *count));
+    let (tenants, except_tenants) = match &spec.tenants {
+        Tenants::All => (Vec::new(), Vec::new()),
+        Tenants::Only(names) => (names.clone(), Vec::new()),
+        Tenants::Except(names) => (Vec::new(), names.clone()),
+    };
     Bound {
+        tenants,
+        except_tenants,
         binding: spec.name(),
         plugin: spec.plugin.clone(),
         mode: mode.to_owned(),

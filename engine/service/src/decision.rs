@@ -88,10 +88,14 @@ pub(crate) trait Worded: Hook {
 }
 
 /// Everything that was said at a hook, and by whom nothing is heard.
-pub(crate) fn decisions<H: Worded>(panel: &dyn Panel<H>, said: &[Said<H>]) -> Vec<Decision> {
+pub(crate) fn decisions<H: Worded>(
+    panel: &dyn Panel<H>,
+    tenant: &str,
+    said: &[Said<H>],
+) -> Vec<Decision> {
     let heard = said.iter().map(decision::<H>);
     let shadows = panel
-        .shadows()
+        .shadows(tenant)
         .into_iter()
         .map(|(binding, plugin)| Decision {
             hook: H::NAME,

@@ -186,6 +186,8 @@ pub(super) fn policies(call: &Call) -> Result<Answer, Refusal> {
         mode: bound.mode,
         order: bound.order,
         on_failure: bound.on_failure,
+        tenants: bound.tenants,
+        except_tenants: bound.except_tenants,
         trouble: bound.trouble,
         calls: CallCounts {
             answered: bound.calls.answered,

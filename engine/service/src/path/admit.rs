@@ -48,13 +48,14 @@ impl Asked {
         }];
         let panel = panels.admission.as_ref();
         let said = panel.hear(now, items.clone()).await;
+        let decisions = decisions::<Admission>(panel, &request.who.tenant, &said);
         let mut course = Course {
             now,
             request,
             env,
             files,
             secrets,
-            decisions: decisions::<Admission>(panel, &said),
+            decisions,
             warnings: Vec::new(),
             held: None,
         };

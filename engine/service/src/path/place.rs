@@ -52,9 +52,11 @@ impl Admitted {
         let room: Vec<u32> = nodes.iter().map(|node| node.room).collect();
         let panel = panels.placement.as_ref();
         let said = panel.hear(course.now, question.clone()).await;
-        course
-            .decisions
-            .extend(decisions::<Placement>(panel, &said));
+        course.decisions.extend(decisions::<Placement>(
+            panel,
+            &course.request.who.tenant,
+            &said,
+        ));
         let placed = match rank(&question, &said) {
             Ok(ranks) => fit(&mut course, &mut question, &ranks, &room),
             Err(error) => Err(Box::new(error)),
