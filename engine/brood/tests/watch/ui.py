@@ -13,7 +13,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from brood import Client, Denied
+from brood import Client, Denied, Problem
 
 PATIENCE = 60
 HOSTILE = "<script>window.broken=1</script><img src=x onerror='window.broken=1'>&amp;\u202e"
@@ -156,6 +156,13 @@ def main() -> None:
         page.wait(lambda: words in page.text("#decisions .denied"), "a denial appears with its reason")
         page.wait(lambda: page.text("#t-denied") == "1", "it is counted")
         page.wait(lambda: "fork.refused" in page.text("#events"), "so does its event")
+        try:
+            period = client.usage()["period"]
+            page.wait(lambda: period in page.text("#h-usage"), "usage is shown")
+            assert page.all("#usage")[0].is_displayed()
+        except Problem as problem:
+            assert problem.code == "no_such_route", problem
+            assert not page.all("#usage")[0].is_displayed(), "an engine that does not meter has no usage"
         check_shape(page)
         for scheme in SCHEMES:
             page.scheme(scheme)

@@ -252,25 +252,33 @@ function event(one) {
   line("events", "no-events", item);
 }
 
-/** Usage, where the engine has it: a table of whatever plain fields its lines have. */
+/** What of usage is shown, with the names of the summary's fields. */
+const MEASURED = { vcpu_hours: "vCPU-hours", cpu_hours: "CPU-hours", gib_hours: "GiB-hours", private_gib_hours: "private GiB-hours", forks: "forks" };
+
+function row(cells, tag) {
+  const row = make("tr");
+  const cell = (text, column) => make(column ? tag : "th", column ? "num" : "", text ?? "–");
+  row.append(...cells.map(cell));
+  row.firstElementChild.scope = tag === "th" ? "col" : "row";
+  return row;
+}
+
+/** Usage of this month, where the engine meters. Amounts are text and stay as they were said. */
 async function usage() {
   let page;
-  try { page = await look("/v1/usage"); } catch (error) {
+  try { page = await look("/v1/usage?by=project"); } catch (error) {
     if (error instanceof Refused) return void (at("usage").hidden = true);
     throw error;
   }
-  const rows = Array.isArray(page.items) ? page.items.slice(0, 200) : [];
-  const plain = (value) => value === null || typeof value !== "object";
-  const columns = [...new Set(rows.flatMap((row) => Object.keys(row).filter((name) => plain(row[name]))))];
-  at("usage").hidden = rows.length === 0;
-  const top = make("tr");
-  top.append(...columns.map((name) => Object.assign(make("th", "", name.replaceAll("_", " ")), { scope: "col" })));
-  const body = rows.map((row) => {
-    const cells = make("tr");
-    cells.append(...columns.map((name) => make("td", typeof row[name] === "number" ? "num" : "", row[name] ?? "")));
-    return cells;
-  });
-  at("usage-table").replaceChildren(top, ...body);
+  const groups = page.groups ?? [];
+  const sum = (charges) => charges.map((one) => `${one.amount} ${one.currency} ${one.item ?? ""}`.trim()).join(", ");
+  const head = row(["project", ...Object.values(MEASURED), "charges"], "th");
+  const body = groups.map((one) =>
+    row([one.group || "all", ...Object.keys(MEASURED).map((name) => one.measured?.[name]), sum(one.charges ?? [])], "td"));
+  at("usage").hidden = false;
+  at("h-usage").textContent = `Usage in ${page.period}`;
+  at("usage-total").textContent = page.totals?.length ? `Together ${sum(page.totals)}.` : "Nothing is charged yet.";
+  at("usage-table").replaceChildren(head, ...body);
 }
 
 /* ---- the stream ---- */
