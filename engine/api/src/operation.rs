@@ -65,6 +65,8 @@ pub enum Reply {
     FoundOrStream(#[doc(hidden)] Json),
     /// Any bytes, as many as there are.
     Bytes,
+    /// Text of this media type.
+    Text(&'static str),
     /// Nothing.
     Done,
     /// A WebSocket (RFC 6455).
@@ -150,6 +152,11 @@ impl Operation {
 
     const fn sends_bytes(mut self) -> Self {
         self.reply = Reply::Bytes;
+        self
+    }
+
+    const fn sends_text(mut self, media: &'static str) -> Self {
+        self.reply = Reply::Text(media);
         self
     }
 
@@ -282,6 +289,14 @@ ids! {
     ListPolicies = "listPolicies",
     /// What policies said about a request.
     Decisions = "decisions",
+    /// Lists or follows all that they said.
+    DecisionLog = "decisionLog",
+    /// The page that looks at the engine.
+    Console = "console",
+    /// Its script.
+    ConsoleScript = "consoleScript",
+    /// Its style.
+    ConsoleStyle = "consoleStyle",
     /// The document.
     Document = "document",
     /// Lists kinds of problems.
@@ -308,6 +323,8 @@ ids! {
     ListTenants = "listTenants",
     /// Makes one.
     CreateTenant = "createTenant",
+    /// What the engine measures of itself.
+    Metrics = "metrics",
     /// Whether the server lives.
     Live = "live",
     /// Whether it can be asked.

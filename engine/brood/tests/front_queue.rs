@@ -67,8 +67,18 @@ fn a_request_that_finds_no_room_waits_until_a_machine_ends_and_says_so() {
         let waiting = scope.spawn(|| server.call(&forks(&mother), r#"{"count": 1}"#));
         until_waiting(&server, 1);
         assert!(!waiting.is_finished());
+        let shown = |line: &str| {
+            let scrape = server.call("GET /metrics", "").body;
+            String::from_utf8_lossy(&scrape)
+                .lines()
+                .any(|one| one == line)
+        };
+        assert!(shown("brood_forks_waiting 1.0"));
         end(&server, &daughter);
         let fork = answer(waiting);
+        assert!(shown("brood_forks_waiting 0.0"));
+        let line = r#"brood_fork_step_seconds_count{source="machine",step="line"} 1"#;
+        assert!(shown(line));
         let warnings = fork["warnings"].to_string();
         assert!(warnings.contains("ms for room"), "{warnings}");
         assert_eq!(fork["daughters"].as_array().map(Vec::len), Some(1));

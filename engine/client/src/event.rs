@@ -4,8 +4,10 @@
 //! events, and a stream that breaks ends with an error.
 
 use std::io::{BufRead, BufReader, Read};
+use std::marker::PhantomData;
 
 use brood_api::event::{Event, EventQuery, Events, Gap};
+use brood_api::policy::{DecisionLog, DecisionQuery, LoggedDecision};
 use brood_api::{OperationId as Id, Problem};
 use serde::de::DeserializeOwned;
 
@@ -18,18 +20,19 @@ const LONGEST_LINE: u64 = 16 << 20;
 
 /// What a follower is told.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Followed {
+pub enum Followed<T = Event> {
     /// Something happened.
-    Event(Event),
+    Event(T),
     /// Events are gone that were not seen.
     Gap(Gap),
 }
 
 /// Events as they happen. It ends with the error that ended it: the server's last words, or that it cannot be reached.
-pub struct Follower {
+pub struct Follower<T = Event> {
     client: Client,
     lines: Box<dyn BufRead + Send>,
     over: bool,
+    of: PhantomData<fn() -> T>,
 }
 
 impl Client {
@@ -47,20 +50,50 @@ impl Client {
     /// # Errors
     /// As all methods: the server cannot be reached, is not understood, or refuses.
     pub fn follow(&self, after: u64) -> Result<Follower, ClientError> {
-        let ask = Ask::to(Id::Events)
-            .accept("text/event-stream")
-            .header("Last-Event-ID", Some(after));
-        let response = self.send(ask)?;
+        let ask = Ask::to(Id::Events);
+        self.follow_from(ask.header("Last-Event-ID", Some(after)))
+    }
+
+    /// A part of the log of decisions.
+    ///
+    /// # Errors
+    /// As all methods: the server cannot be reached, is not understood, or refuses.
+    pub fn decision_log(&self, query: &DecisionQuery) -> Result<DecisionLog, ClientError> {
+        self.call(logged(query).query("limit", query.limit))
+    }
+
+    /// Decisions behind a number, or from now on, and all that are made from then on.
+    ///
+    /// # Errors
+    /// As all methods: the server cannot be reached, is not understood, or refuses.
+    pub fn follow_decisions(
+        &self,
+        query: &DecisionQuery,
+    ) -> Result<Follower<LoggedDecision>, ClientError> {
+        self.follow_from(logged(query))
+    }
+
+    fn follow_from<T>(&self, ask: Ask) -> Result<Follower<T>, ClientError> {
+        let response = self.send(ask.accept("text/event-stream"))?;
         let reader = response.into_body().into_reader();
         Ok(Follower {
             client: self.clone(),
             lines: Box::new(BufReader::new(reader)),
             over: false,
+            of: PhantomData,
         })
     }
 }
 
-impl Follower {
+fn logged(query: &DecisionQuery) -> Ask {
+    Ask::to(Id::DecisionLog)
+        .query("after", query.after)
+        .query("machine", query.machine)
+        .query("denied", query.denied)
+        .query("tenant", query.tenant.as_ref())
+}
+
+impl<T: DeserializeOwned> Follower<T> {
     fn line(&mut self) -> Result<String, ClientError> {
         let mut line = Vec::new();
         let read = (&mut self.lines)
@@ -95,7 +128,7 @@ impl Follower {
         }
     }
 
-    fn told(&mut self) -> Result<Followed, ClientError> {
+    fn told(&mut self) -> Result<Followed<T>, ClientError> {
         let (kind, data) = self.frame()?;
         match kind.as_str() {
             "problem" => {
@@ -107,7 +140,7 @@ impl Follower {
         }
     }
 
-    fn read<T: DeserializeOwned>(&self, data: &str) -> Result<T, ClientError> {
+    fn read<V: DeserializeOwned>(&self, data: &str) -> Result<V, ClientError> {
         let read = serde_json::from_str(data);
         read.map_err(|error| self.odd(&error.to_string(), data.as_bytes()))
     }
@@ -117,8 +150,8 @@ impl Follower {
     }
 }
 
-impl Iterator for Follower {
-    type Item = Result<Followed, ClientError>;
+impl<T: DeserializeOwned> Iterator for Follower<T> {
+    type Item = Result<Followed<T>, ClientError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.over {
@@ -142,6 +175,7 @@ mod tests {
             client: Client::new(address, None),
             lines: Box::new(Cursor::new(text.to_owned().into_bytes())),
             over: false,
+            of: PhantomData,
         }
     }
 

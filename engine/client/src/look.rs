@@ -90,8 +90,17 @@ mod tests {
             include_str!("secret.rs"),
             include_str!("template.rs"),
         ];
-        // Bytes and conversations are no JSON: files, and the WebSocket of a terminal.
-        let others = [Id::Terminal, Id::ReadFile, Id::WriteFile, Id::RemoveFile];
+        // Bytes, text and conversations are no JSON: files, the WebSocket of a terminal, what others scrape.
+        let others = [
+            Id::Terminal,
+            Id::ReadFile,
+            Id::WriteFile,
+            Id::RemoveFile,
+            Id::Metrics,
+            Id::Console,
+            Id::ConsoleScript,
+            Id::ConsoleStyle,
+        ];
         for id in Id::ALL.iter().filter(|id| !others.contains(id)) {
             // As the methods write it; here it is never written so.
             let words = format!("Id::{id:?}");

@@ -255,7 +255,7 @@ impl<H: BindableHook> Binding<H> {
     }
 
     /// Calls that may change a plugin's state go one by one, over all its bindings.
-    fn lane_of(&self, version: &PluginVersion) -> &Arc<Lane> {
+    pub(crate) fn lane_of(&self, version: &PluginVersion) -> &Arc<Lane> {
         if version.has_state() && self.spec.mode != Mode::Shadow {
             &self.plugin.lane
         } else {

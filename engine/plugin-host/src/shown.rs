@@ -44,6 +44,8 @@ fn shown(spec: &BindingSpec, counters: Counters) -> Bound {
             agreed: counters.agreed,
             disagreed: counters.disagreed,
             fuel: counters.fuel,
+            nanos: counters.nanos,
+            latency: counters.latency.to_vec(),
         },
         ..Bound::default()
     }
@@ -53,11 +55,15 @@ impl<H: BindableHook> Binding<H> {
     /// As it stands.
     pub(crate) fn shown(&self) -> Bound {
         let version = self.plugin().current();
+        let (running, waiting) = self.lane_of(&version).traffic();
         let broken =
             "its breaker is open: its last calls failed, and it is asked again after a while";
         Bound {
             version: Some(version.description().version.clone()),
             digest: Some(version.digest().to_string()),
+            running,
+            waiting,
+            is_broken: self.is_broken(),
             trouble: self.is_broken().then(|| broken.to_owned()),
             ..shown(self.spec(), self.counters())
         }

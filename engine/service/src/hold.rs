@@ -77,6 +77,8 @@ impl Held {
 pub struct Full {
     /// The binding whose claim it is.
     pub binding: String,
+    /// Its plugin.
+    pub plugin: String,
     /// The counter.
     pub counter: String,
     /// What it holds.
@@ -144,6 +146,7 @@ impl Holds {
         if needed > room {
             return Err(Box::new(Full {
                 binding: held.binding.clone(),
+                plugin: held.plugin.clone(),
                 counter: hold.key.clone(),
                 used,
                 limit: hold.limit,

@@ -144,6 +144,11 @@ impl Line {
         u32::try_from(own.count()).unwrap_or(u32::MAX)
     }
 
+    /// How many requests wait.
+    pub fn all_waiting(&self) -> usize {
+        self.lock().waiters.len()
+    }
+
     /// Calls whoever is first of her group, if what she needs fits now.
     pub fn call(&self, now: Now, holds: &mut Holds) {
         holds.expire(now);

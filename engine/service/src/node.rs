@@ -1,7 +1,7 @@
 //! What this host has to offer to daughters, measured.
 //!
 //! Invariant: capacity is what the kernel says is free, not what was promised to anybody. A measurement is used for
-//! [`FRESH`] and no longer, less what was placed since. Looking changes nothing.
+//! `FRESH` and no longer, less what was placed since. Looking changes nothing.
 
 use std::fs;
 use std::path::Path;

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::caller::Caller;
 use super::fork::Source;
+use super::metric::{Laps, Step};
 use super::{Engine, EngineError};
 use crate::ask::ForkSpec;
 use crate::decision::Decision;
@@ -38,11 +39,14 @@ impl Engine {
         caller: &Caller,
         source: &Source,
         spec: &ForkSpec,
+        laps: &mut Laps,
     ) -> Result<Result<Stamps, Box<Stopped>>, EngineError> {
         let failed = |error: anyhow::Error| EngineError::failed(&error);
         let first_id = identity::machine_id().map_err(failed)?;
         let mother = source.mother();
-        let admitted = match self.admit(caller, source, spec).await? {
+        let admitted = self.admit(caller, source, spec, laps).await?;
+        laps.done(Step::Admission);
+        let admitted = match admitted {
             Ok(admitted) => admitted,
             Err(stopped) => return Ok(Err(stopped)),
         };
@@ -60,6 +64,7 @@ impl Engine {
         if let Ok(placed) = &placed {
             gauge.place(placed.daughters());
         }
+        laps.done(Step::Placement);
         let placed = match placed {
             Ok(placed) => placed,
             Err(stopped) => return Ok(Err(stopped)),
@@ -75,7 +80,9 @@ impl Engine {
             vault: &self.vault(caller.tenant()),
             mother: &given,
         };
-        Ok(placed.plan(panels, first_id, safe).await)
+        let planned = placed.plan(panels, first_id, safe).await;
+        laps.done(Step::Mutation);
+        Ok(planned)
     }
 
     /// Asks for admission until there is an answer other than to wait, or the time is over.
@@ -84,6 +91,7 @@ impl Engine {
         caller: &Caller,
         source: &Source,
         spec: &ForkSpec,
+        laps: &mut Laps,
     ) -> Result<Result<Admitted, Box<Stopped>>, EngineError> {
         let came = Instant::now();
         let mut place: Option<Place> = None;
@@ -114,11 +122,18 @@ impl Engine {
                     .inner
                     .line
                     .join(tenant, deferred.as_ref().clone(), place.take());
-                if let Some(place) = &place
-                    && self.waits(place, came + longest).await
-                {
-                    first.get_or_insert(std::mem::take(&mut stopped.decisions));
-                    continue;
+                if let Some(place) = &place {
+                    laps.done(Step::Admission);
+                    let called = self.waits(place, came + longest).await;
+                    laps.done(Step::Line);
+                    if called {
+                        first.get_or_insert(std::mem::take(&mut stopped.decisions));
+                        continue;
+                    }
+                }
+                // Whoever had it wait has stopped it.
+                if let Some(last) = stopped.decisions.last_mut() {
+                    last.denies = true;
                 }
             }
             drop(place.take());

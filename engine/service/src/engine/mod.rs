@@ -22,6 +22,7 @@ mod guest;
 mod intent;
 mod life;
 mod look;
+mod metric;
 mod owner;
 mod rotate;
 mod secret;
@@ -44,7 +45,8 @@ use crate::path::Panels;
 use crate::secret::SecretKey;
 
 pub use brood_store::{
-    EventRow, MachineKind, MachineQuery, Page, StoreError, TemplateRow, Visibility,
+    DecisionEntry, DecisionQuery, EventRow, MachineKind, MachineQuery, Page, StoreError,
+    TemplateRow, Visibility,
 };
 
 pub use answer::{
@@ -58,10 +60,12 @@ pub use fork::{ForkMachine, OnError};
 pub use guest::GuestKind;
 pub use intent::Idempotency;
 pub use life::Change;
+pub use metric::TenantLabels;
 pub use secret::SecretAnswer;
 pub use stats::StatsAnswer;
 
 use deadline::Deadlines;
+use metric::{Costs, Metrics};
 use owner::Owners;
 use template::Templates;
 
@@ -84,6 +88,8 @@ struct Inner {
     deadlines: Deadlines,
     /// Under which ids a supervisor keeps the cells of machines.
     kept: Mutex<HashSet<MachineId>>,
+    metrics: Metrics,
+    costs: Costs,
 }
 
 impl Engine {
@@ -106,6 +112,8 @@ impl Engine {
                 secret_key: OnceLock::new(),
                 deadlines: Deadlines::default(),
                 kept: Mutex::default(),
+                metrics: Metrics::default(),
+                costs: Costs::default(),
             }),
         };
         engine.take_up().await?;

@@ -10,7 +10,7 @@ use brood_hooks::admission::{
 use brood_hooks::{Admission, Hook, HookName};
 
 use super::{Asked, Course, Panels, Stopped, Why};
-use crate::decision::{Decision, decisions};
+use crate::decision::{Decision, Standing, decisions};
 use crate::hold::{Full, Held, Holds};
 use crate::line::{Deferred, Line, Place};
 
@@ -140,7 +140,24 @@ impl Reviewed {
             }
             Err(full) => {
                 let least = course.request.min_count;
-                Err(course.stopped(no_room(*full, granted.holds, least)))
+                let (binding, plugin) = (full.binding.clone(), full.plugin.clone());
+                let lacking = full.to_string();
+                let why = no_room(*full, granted.holds, least);
+                // Who waits is decided on again; what was said is as true as it was.
+                if matches!(why, Why::Denied { .. }) {
+                    course.decisions.push(Decision {
+                        hook: Admission::NAME,
+                        binding,
+                        plugin,
+                        verdict: format!("{why}: {lacking}"),
+                        standing: Standing::Enforced,
+                        denies: true,
+                        instead_of: None,
+                        took_us: None,
+                        fuel: None,
+                    });
+                }
+                Err(course.stopped(why))
             }
         }
     }
