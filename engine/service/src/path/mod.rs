@@ -123,6 +123,11 @@ pub enum Why {
     /// A secret that daughters are to get cannot be had.
     #[error("{0}")]
     Secret(#[from] OpenError),
+    /// The guest has no agent that could do what the plan asks.
+    #[error(
+        "a bare guest has no agent that could set variables, write files or take secrets: leave `env` and `files` out, have no policy give secrets, or use a template with a Linux guest"
+    )]
+    NoAgent,
     /// The fork failed.
     #[error("{0:#}")]
     Fork(anyhow::Error),
