@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use crate::machine::Machine;
 use crate::mistake::Mistakes;
+use crate::shape::{self, whole, whole_or_none};
 use crate::{IdText, MAX_DAUGHTERS, Problem, Request, Span, limit};
 
 /// What becomes of the secrets that the mother was given.
@@ -37,12 +38,17 @@ pub enum OnError {
 #[serde(deny_unknown_fields)]
 pub struct File {
     /// Its absolute path in the guest.
-    #[schema(example = "/etc/task.json")]
+    #[schema(
+        pattern = r"^/[^\x00]*$",
+        max_length = 4095,
+        example = "/etc/task.json"
+    )]
     pub path: String,
     /// Its text. `${index}` and the like are left as they are.
     pub text: String,
     /// Permission bits as a number, 420 (`0o644`) if not said.
     #[schema(minimum = 0, maximum = 4095)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub mode: Option<u32>,
 }
 
@@ -52,11 +58,14 @@ pub struct File {
 pub struct ForkSpec {
     /// Daughters.
     #[schema(minimum = 1, maximum = 240, example = 3)]
+    #[serde(deserialize_with = "whole")]
     pub count: u32,
     /// The fewest that are welcome; `count` if not said.
     #[schema(minimum = 1, maximum = 240)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub min_count: Option<u32>,
     /// Labels of the daughters.
+    #[schema(schema_with = shape::labels)]
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// How long they live; until they are ended if not said.
@@ -65,6 +74,7 @@ pub struct ForkSpec {
     /// said.
     pub idle: Option<Span>,
     /// Variables of their later programs.
+    #[schema(schema_with = shape::env)]
     #[serde(default)]
     pub env: BTreeMap<String, String>,
     /// Files that they have before their workload runs.

@@ -10,11 +10,14 @@ use crate::mistake::Mistakes;
 /// Most daughters of one fork.
 pub const MAX_DAUGHTERS: u32 = 240;
 /// Most labels or variables of one request.
-const MAX_ENTRIES: usize = 256;
+pub(crate) const MAX_ENTRIES: usize = 256;
 /// Longest name of an object, bytes.
 const MAX_NAME: usize = 63;
 /// Longest value of a label, bytes.
 const MAX_LABEL_VALUE: usize = 255;
+
+/// What a name looks like, as a regular expression.
+pub(crate) const NAME_PATTERN: &str = "^[a-z0-9][a-z0-9._-]{0,62}$";
 
 /// A name that people give: it goes into paths and lists.
 pub(crate) fn name(pointer: &str, name: &str, mistakes: &mut Mistakes) {

@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::mistake::Mistakes;
 use crate::page::{check_limit, from_text};
-use crate::{Cursor, IdText, Request, Span, Time, limit};
+use crate::{Cursor, IdText, Request, Span, Time, limit, shape};
 
 /// What a machine does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -39,12 +39,13 @@ pub enum Kind {
 #[serde(deny_unknown_fields)]
 pub struct MachineSpec {
     /// Of which template: its name or its id.
-    #[schema(example = "python")]
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "python")]
     pub template: String,
     /// Its name, one of its kind among the tenant's living machines.
     #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$")]
     pub name: Option<String>,
     /// Labels, to find it by and for policies to look at.
+    #[schema(schema_with = shape::labels)]
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// How long it lives; until it is ended if not said.
@@ -70,9 +71,10 @@ impl Request for MachineSpec {
 #[serde(deny_unknown_fields)]
 pub struct NamedMachineSpec {
     /// Of which template: its name or its id.
-    #[schema(example = "python")]
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "python")]
     pub template: String,
     /// Labels.
+    #[schema(schema_with = shape::labels)]
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// How long it lives; until it is ended if not said.

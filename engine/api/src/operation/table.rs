@@ -19,7 +19,7 @@ use crate::problem::RegistryEntry;
 use crate::secret::{Secret, SecretList, SecretSpec};
 use crate::template::{Template, TemplateSpec};
 use crate::tenant::{NewTenant, Tenant, TenantSpec};
-use crate::{ListQuery, Page, Registry};
+use crate::{ListQuery, Registry};
 
 const CHECKPOINTS: &str = "/v1/checkpoints";
 const CHECKPOINT: &str = "/v1/checkpoints/{checkpoint}";
@@ -38,7 +38,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     get(Id::ListCheckpoints, CHECKPOINTS, "Lists checkpoints")
         .needs(Scope::Read)
         .query::<MachineListQuery>()
-        .finds::<Page<Machine>>(),
+        .pages::<Machine>(),
     get(Id::ShowCheckpoint, CHECKPOINT, "Shows a checkpoint")
         .needs(Scope::Read)
         .finds::<Machine>(),
@@ -79,7 +79,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .needs(Scope::Read)
     .query::<MachineListQuery>()
-    .finds::<Page<Machine>>(),
+    .pages::<Machine>(),
     post(Id::CreateMachine, MACHINES, "Makes a machine of a template")
         .needs(Scope::Write)
         .takes::<MachineSpec>()
@@ -236,7 +236,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .needs(Scope::Read)
     .query::<ListQuery>()
-    .finds::<Page<Template>>(),
+    .pages::<Template>(),
     get(Id::ShowTemplate, TEMPLATE, "Shows a template")
         .needs(Scope::Read)
         .finds::<Template>(),
@@ -357,7 +357,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     get(Id::ListTenants, TENANTS, "Lists all tenants")
         .needs(Scope::Operator)
         .query::<ListQuery>()
-        .finds::<Page<Tenant>>(),
+        .pages::<Tenant>(),
     post(
         Id::CreateTenant,
         TENANTS,
