@@ -210,6 +210,8 @@ fn by_status(operation: &Operation, status: &impl Fn(Outcome) -> u16) -> BTreeMa
     }
     if operation.takes_idempotency_key() {
         codes.extend([Code::RequestInFlight, Code::IdempotencyKeyReused]);
+    }
+    if operation.asks_policies() {
         codes.extend([Code::Denied, Code::Busy]);
     }
     if matches!(operation.reply, Reply::FoundOrStream(_)) {

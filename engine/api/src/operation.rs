@@ -129,6 +129,19 @@ impl Operation {
         self.repeat == Repeat::IdempotencyKey
     }
 
+    /// Whether policies have a say in it.
+    pub(crate) fn asks_policies(&self) -> bool {
+        use OperationId::{CreateMachine, ForkCheckpoint, ForkMachine, ForkTemplate, NamedMachine};
+        let makes = [
+            CreateMachine,
+            ForkCheckpoint,
+            ForkMachine,
+            ForkTemplate,
+            NamedMachine,
+        ];
+        makes.contains(&self.id)
+    }
+
     const fn new(id: OperationId, verb: Verb, path: &'static str, summary: &'static str) -> Self {
         Self {
             id,

@@ -336,7 +336,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .needs(Scope::Keys)
     .takes::<KeySpec>()
-    .makes::<NewKey>(),
+    .makes::<NewKey>()
+    .once(),
     delete(Id::RevokeKey, "/v1/keys/{key}", "Revokes a key").needs(Scope::Keys),
     post(
         Id::RotateKey,
@@ -345,7 +346,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .needs(Scope::Keys)
     .takes::<RotateSpec>()
-    .makes::<NewKey>(),
+    .makes::<NewKey>()
+    .once(),
     post(
         Id::CreateTemplate,
         TEMPLATES,
@@ -353,7 +355,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .needs(Scope::Write)
     .takes::<TemplateSpec>()
-    .makes::<Template>(),
+    .makes::<Template>()
+    .once(),
     get(Id::ListTenants, TENANTS, "Lists all tenants")
         .needs(Scope::Operator)
         .query::<ListQuery>()
@@ -365,7 +368,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .needs(Scope::Operator)
     .takes::<TenantSpec>()
-    .makes::<NewTenant>(),
+    .makes::<NewTenant>()
+    .once(),
 ];
 
 const fn get(id: Id, path: &'static str, summary: &'static str) -> Operation {

@@ -21,6 +21,7 @@ mod guest;
 mod intent;
 mod life;
 mod look;
+mod once;
 mod owner;
 mod rotate;
 mod secret;
