@@ -70,12 +70,17 @@ pub(crate) fn env(env: &BTreeMap<String, String>, mistakes: &mut Mistakes) {
     few("/env", env.len(), mistakes);
     for (name, value) in env {
         let pointer = || format!("/env/{}", name.replace('~', "~0").replace('/', "~1"));
-        if name.is_empty() || name.contains(['=', '\0']) {
-            mistakes.out_of_range(pointer(), "a variable's name is not empty and has no '='");
-        }
+        variable(&pointer(), name, mistakes);
         if value.contains('\0') {
             mistakes.out_of_range(pointer(), "a variable's value has no NUL");
         }
+    }
+}
+
+/// The name of a variable.
+pub(crate) fn variable(pointer: &str, name: &str, mistakes: &mut Mistakes) {
+    if name.is_empty() || name.contains(['=', '\0']) {
+        mistakes.out_of_range(pointer, "a variable's name is not empty and has no '='");
     }
 }
 

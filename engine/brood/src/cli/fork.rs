@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use brood_api::Span;
-use brood_api::fork::{ForkAnswer, ForkSpec, OnError, Secrets};
+use brood_api::fork::{ForkAnswer, ForkSpec, GiveSecret, OnError, Secrets};
 use brood_api::machine::Kind;
 use brood_client::Client;
 use clap::{Args, ValueEnum};
@@ -48,6 +48,9 @@ pub struct Arguments {
     /// What becomes of the mother's secrets.
     #[arg(long, default_value = "drop")]
     secrets: Keeps,
+    /// A secret that they get: in a variable, or in a file if PLACE begins with `/`.
+    #[arg(long = "secret", value_name = "NAME=PLACE", value_parser = pair)]
+    give: Vec<Pair>,
     /// What happens to the others if a daughter does not come to be.
     #[arg(long, default_value = "keep")]
     on_error: Others,
@@ -84,6 +87,7 @@ impl Run for Arguments {
                 Keeps::Drop => Secrets::Drop,
                 Keeps::Inherit => Secrets::Inherit,
             },
+            give_secrets: self.give.into_iter().map(given).collect(),
             on_error: match self.on_error {
                 Others::Keep => OnError::Keep,
                 Others::End => OnError::End,
@@ -107,6 +111,19 @@ impl Run for Arguments {
         let fork = forked?;
         out.answer(&fork, || draw(&fork))?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn given(Pair(name, place): Pair) -> GiveSecret {
+    let (env, file) = match place.starts_with('/') {
+        true => (None, Some(place)),
+        false => (Some(place), None),
+    };
+    GiveSecret {
+        name,
+        version: None,
+        env,
+        file,
     }
 }
 

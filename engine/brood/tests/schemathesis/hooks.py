@@ -82,6 +82,8 @@ def agree(case):
         body["template"] = LIVE["template"]
     if body.get("min_count"):
         body["min_count"] = min(body["min_count"], body["count"])
+    if body.get("give_secrets"):
+        body["give_secrets"] = [{"name": "token", "env": "TOKEN"}]
     if id_of(case) == "writeStdin" and body.get("text") is not None:
         body["data"] = None
     elif id_of(case) == "writeStdin" and body.get("data") is None:

@@ -6,7 +6,7 @@ use brood_api::machine::{
     Tree, TtlSpec,
 };
 use brood_api::{Code, Page as WirePage, Span};
-use brood_service::ask::{ForkSpec, Secrets, StampFile};
+use brood_service::ask::{ForkSpec, Secret, SecretTarget, Secrets, StampFile};
 use brood_service::engine::{
     Change, CreateMachine, ForkMachine, MachineKind, MachineQuery, OnError, Page,
 };
@@ -173,6 +173,16 @@ pub(super) async fn fork(mut call: Call, named: Named) -> Result<Answer, Refusal
     Answer::timed(&answer, stages)
 }
 
+/// A secret with its place; each has one, or the request was refused.
+fn secret(wanted: wire::GiveSecret) -> Option<Secret> {
+    let env = wanted.env.map(SecretTarget::Env);
+    Some(Secret {
+        name: wanted.name,
+        version: wanted.version.map(|version| version.to_string()),
+        target: env.or(wanted.file.map(SecretTarget::File))?,
+    })
+}
+
 /// A fork as the engine takes it.
 pub(super) fn fork_of(spec: WireFork) -> ForkMachine {
     let files = spec.files.into_iter().map(|file| StampFile {
@@ -193,6 +203,7 @@ pub(super) fn fork_of(spec: WireFork) -> ForkMachine {
             ttl_ms: spec.ttl.map(Span::as_millis),
             env: spec.env,
             files: files.collect(),
+            give: spec.give_secrets.into_iter().filter_map(secret).collect(),
             secrets: match spec.secrets {
                 wire::Secrets::Drop => Secrets::Drop,
                 wire::Secrets::Inherit => Secrets::Inherit,

@@ -38,6 +38,7 @@ impl Asked {
             env,
             files,
             secrets,
+            give,
         } = self;
         let items = vec![Item {
             request: request.clone(),
@@ -51,6 +52,7 @@ impl Asked {
             env,
             files,
             secrets,
+            give,
             decisions: decisions::<Admission>(panel, &said),
             warnings: Vec::new(),
             held: None,

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use brood_agent_proto::fork::StampFile;
 use brood_hooks::{Admission, Billing, Denial, ForkRequest, Mutation, Now, Panel, Placement};
 
-use crate::ask::{ForkSpec, Secrets};
+use crate::ask::{ForkSpec, Secret, Secrets};
 use crate::decision::Decision;
 use crate::hold::Held;
 use crate::secret::OpenError;
@@ -54,6 +54,7 @@ pub struct Asked {
     env: BTreeMap<String, String>,
     files: Vec<StampFile>,
     secrets: Secrets,
+    give: Vec<Secret>,
 }
 
 impl Asked {
@@ -65,6 +66,7 @@ impl Asked {
             env: spec.env.clone(),
             files: spec.files.clone(),
             secrets: spec.secrets,
+            give: spec.give.clone(),
         }
     }
 }
@@ -141,6 +143,7 @@ struct Course {
     env: BTreeMap<String, String>,
     files: Vec<StampFile>,
     secrets: Secrets,
+    give: Vec<Secret>,
     decisions: Vec<Decision>,
     warnings: Vec<String>,
     held: Option<Held>,
