@@ -233,6 +233,9 @@ pub struct Machine {
     /// How it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ending: Option<String>,
+    /// What it costs at this moment, where that was asked for and can be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stats: Option<MachineStats>,
 }
 
 /// What a machine costs its host at this moment.
@@ -242,6 +245,20 @@ pub struct MachineStats {
     pub private_kib: u64,
     /// The same with its part of what it shares (Pss), KiB: those of all machines add up to what they take together.
     pub pss_kib: u64,
+}
+
+/// What of a lineage is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct TreeQuery {
+    /// `true` to show what each costs as well.
+    #[serde(default, deserialize_with = "from_text")]
+    pub stats: Option<bool>,
+}
+
+impl Request for TreeQuery {
+    fn check(&self, _: &mut Mistakes) {}
 }
 
 /// A lineage: everybody, mothers before daughters. Who is whose daughter says `mother`.

@@ -39,7 +39,7 @@ pub(crate) async fn handle(id: OperationId, call: Call) -> Result<Answer, Refusa
         OperationId::StatFile => file::stat(&call).await,
         OperationId::SetTtl => machine::set_ttl(&call).await,
         OperationId::MachineStats => machine::stats(&call).await,
-        OperationId::ShowTree => machine::tree(&call),
+        OperationId::ShowTree => machine::tree(&call).await,
         OperationId::CreateMachine => machine::create(call).await,
         OperationId::NamedMachine => machine::named(call).await,
         OperationId::EndMachine => machine::end(call, machine::MACHINE).await,

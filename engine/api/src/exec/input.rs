@@ -112,7 +112,7 @@ impl Request for SignalSpec {
 }
 
 /// What a client says on a terminal's WebSocket in a text frame; what is typed comes in binary frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TerminalAsk {
     /// The terminal has another size.

@@ -12,7 +12,7 @@ use crate::info::{Health, Info};
 use crate::key::{KeySpec, Keys, NewKey, RotateSpec, Scope};
 use crate::machine::{
     EndAnswer, EndQuery, Machine, MachineListQuery, MachineSpec, MachineStats, NamedMachineSpec,
-    Tree, TtlSpec,
+    Tree, TreeQuery, TtlSpec,
 };
 use crate::policy::{Bindings, Decisions};
 use crate::problem::RegistryEntry;
@@ -137,6 +137,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Shows the whole lineage of a machine",
     )
     .needs(Scope::Read)
+    .query::<TreeQuery>()
     .finds::<Tree>(),
     get(Id::ReadFile, FILE, "Reads a file of a machine")
         .needs(Scope::Write)

@@ -2,14 +2,14 @@
 
 use std::process::ExitCode;
 
-use brood_api::policy::{Decision, Standing};
+use brood_api::policy::{Binding, Decision, Standing};
 use brood_client::Client;
 use brood_units::IntentId;
 use clap::{Args, Subcommand};
 
 use super::Run;
 use super::failure::Failure;
-use super::out::{BOLD, Out, PLAIN, Table};
+use super::out::{BOLD, DIM, Out, PLAIN, Table};
 
 /// `brood policy`
 #[derive(Args)]
@@ -20,6 +20,8 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// List who is bound to which hook, and what became of the calls.
+    Ls,
     /// Show what policies said about a request.
     Decisions {
         /// The request: `intent` of a fork's answer or of an event.
@@ -29,11 +31,56 @@ enum Verb {
 
 impl Run for Arguments {
     fn run(self, client: &Client, out: Out) -> Result<ExitCode, Failure> {
-        let Verb::Decisions { intent } = self.verb;
-        let decisions = client.decisions(intent)?;
-        out.answer(&decisions, || draw(&decisions.items))?;
+        match self.verb {
+            Verb::Ls => {
+                let bound = client.list_policies()?;
+                out.answer(&bound, || draw_bound(&bound.items))?;
+            }
+            Verb::Decisions { intent } => {
+                let decisions = client.decisions(intent)?;
+                out.answer(&decisions, || draw(&decisions.items))?;
+            }
+        }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+fn draw_bound(bindings: &[Binding]) -> String {
+    let head = [
+        "HOOK",
+        "BINDING",
+        "PLUGIN",
+        "VERSION",
+        "MODE",
+        "ON FAILURE",
+        "ANSWERED",
+        "REFUSED",
+        "FAILED",
+    ];
+    let mut table = Table::new(&head);
+    for one in bindings {
+        let style = if one.mode == "off" { DIM } else { PLAIN };
+        table.row([
+            (style, one.hook.clone()),
+            (if style == DIM { DIM } else { BOLD }, one.binding.clone()),
+            (style, one.plugin.clone()),
+            (style, one.version.clone().unwrap_or_else(|| "-".to_owned())),
+            (style, one.mode.clone()),
+            (style, one.on_failure.clone()),
+            (style, one.calls.answered.to_string()),
+            (style, one.calls.refused.to_string()),
+            (style, one.calls.failed.values().sum::<u64>().to_string()),
+        ]);
+    }
+    let mut text = table.draw();
+    for (one, trouble) in bindings
+        .iter()
+        .filter_map(|one| Some((one, one.trouble.as_ref()?)))
+    {
+        let line = format!("{}/{}: {trouble}", one.hook, one.binding);
+        text.push_str(&format!("{}\n", super::out::plain(&line)));
+    }
+    text
 }
 
 fn draw(decisions: &[Decision]) -> String {
