@@ -79,7 +79,7 @@ impl Run for Arguments {
 }
 
 /// As a shell says how a program ended.
-fn status(exec: &Exec) -> u8 {
+pub(super) fn status(exec: &Exec) -> u8 {
     match exec.state {
         ExecState::Exited => u8::try_from(exec.code.unwrap_or(1) & 0xff).unwrap_or(1),
         ExecState::Signaled => exec
