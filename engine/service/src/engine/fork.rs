@@ -7,6 +7,7 @@ use std::time::Instant as Stopwatch;
 
 use brood_hooks::admission::Facts;
 use brood_hooks::{Id128, Now, Resources};
+use brood_meter::{Cause, Reading};
 use brood_store::{
     Born, MachineKind, MachineRow, MachineState, ShapeRow, StoreError, TemplateRow, Write,
 };
@@ -19,6 +20,7 @@ use super::intent::{Begun, Intention, close, hold_rows, record};
 use super::life::Living;
 use super::owner::{After, Tell};
 use super::secret;
+use super::usage::reading;
 use super::{
     Caller, DaughterAnswer, Engine, EngineError, ForkAnswer, Idempotency, MachineAnswer, Scope,
     now, report,
@@ -304,7 +306,8 @@ impl Job {
                     let (told, after) = match mother {
                         Some(mut mother) => {
                             let forked = mother.fork(stamps);
-                            let (told, born) = self.finish(forked);
+                            let counted = Some((id, reading::cpu(mother.pid())));
+                            let (told, born) = self.finish(forked, counted);
                             let born = born.into_iter().map(|(living, guest)| (living.id, guest));
                             let after = After {
                                 guest: Some(mother),
@@ -326,7 +329,7 @@ impl Job {
                 tokio::task::spawn_blocking(move || {
                     let inner = &engine.inner;
                     let forked = inner.templates.claim(&inner.host, &row, stamps);
-                    let (told, born) = self.finish(forked);
+                    let (told, born) = self.finish(forked, None);
                     for (living, guest) in born {
                         engine.inner.owners.seat(living.lineage, living.id, guest);
                     }
@@ -340,10 +343,11 @@ impl Job {
             .unwrap_or_else(|_| Err(EngineError::Failed("the fork broke off".to_owned())))
     }
 
-    /// Writes down who was born, and gives out who is to be seated.
+    /// Writes down who was born, with the window of their mother that this ends, and gives out who is to be seated.
     fn finish(
         self,
         forked: Result<Brood, Box<Stopped>>,
+        mother: Option<(MachineId, Reading)>,
     ) -> (Result<ForkAnswer, EngineError>, Vec<(Living, Guest)>) {
         let mut brood = match forked {
             Ok(brood) => brood,
@@ -391,7 +395,14 @@ impl Job {
         let living: Vec<Living> = rows.iter().map(Living::of).collect();
         let (intent, tenant, kept) = (self.intent, self.caller.tenant().to_owned(), answer.clone());
         let decisions = brood.decisions;
+        let births: Vec<_> = rows.iter().map(reading::birth).collect();
         let write = move |write: &mut Write<'_>| {
+            if let Some((id, reading)) = &mother {
+                write.count(*id, reading, Cause::Fork)?;
+            }
+            for (subject, last) in &births {
+                write.open_meter(subject, last)?;
+            }
             for (row, given) in rows.iter().zip(&given) {
                 write.add_machine(row)?;
                 write.add_given(row.id, given)?;

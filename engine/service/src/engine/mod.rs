@@ -27,6 +27,7 @@ mod secret;
 mod stats;
 mod take_up;
 mod template;
+pub mod usage;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -57,6 +58,7 @@ pub use intent::Idempotency;
 pub use life::Change;
 pub use secret::SecretAnswer;
 pub use stats::StatsAnswer;
+pub use usage::UsageOptions;
 
 use deadline::Deadlines;
 use owner::Owners;
@@ -77,6 +79,8 @@ struct Inner {
     holds: Mutex<Holds>,
     secret_key: OnceLock<SecretKey>,
     deadlines: Deadlines,
+    /// Whose usage is read.
+    metered: usage::Meters,
     /// Under which ids a supervisor keeps the cells of machines.
     kept: Mutex<HashSet<MachineId>>,
 }
@@ -88,6 +92,19 @@ impl Engine {
     /// # Errors
     /// The store cannot be read or written, or the supervisor does not answer.
     pub async fn open(store: Store, host: Host, panels: Panels) -> Result<Self, EngineError> {
+        Self::open_with(store, host, panels, UsageOptions::default()).await
+    }
+
+    /// The same, with usage counted as an operator sets it.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub async fn open_with(
+        store: Store,
+        host: Host,
+        panels: Panels,
+        usage: UsageOptions,
+    ) -> Result<Self, EngineError> {
         let engine = Self {
             inner: Arc::new(Inner {
                 store,
@@ -98,10 +115,12 @@ impl Engine {
                 holds: Mutex::default(),
                 secret_key: OnceLock::new(),
                 deadlines: Deadlines::default(),
+                metered: Mutex::default(),
                 kept: Mutex::default(),
             }),
         };
         engine.take_up().await?;
+        engine.begin_usage(usage);
         Ok(engine)
     }
 
