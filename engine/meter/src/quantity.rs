@@ -119,10 +119,11 @@ pub(crate) struct Part {
 }
 
 /// A window cut at the ends of periods: time and CPU time in proportion, to the last microsecond and nanosecond, so that
-/// the parts add up to the whole. What happens once is in the first part.
-pub(crate) fn cut(record: &Record) -> Vec<Part> {
-    let (start_ms, _) = record.start_and_born_ms();
-    let end_ms = u64::try_from(record.end.as_millis()).unwrap_or(0);
+/// the parts add up to the whole. What happens once is in the first part. Where a correction stands in the place of the
+/// window it is `record`, and is cut where the window was: it belongs to the months that the window was billed in.
+pub(crate) fn cut(window: &Record, record: &Record) -> Vec<Part> {
+    let (start_ms, _) = window.start_and_born_ms();
+    let end_ms = u64::try_from(window.end.as_millis()).unwrap_or(0);
     let whole = end_ms - start_ms;
     let share = |of: u64, until: u64| -> u64 {
         match whole {
@@ -157,9 +158,14 @@ pub(crate) fn cut(record: &Record) -> Vec<Part> {
     }
 }
 
-/// What a window comes to in one period; none if no part of it is in that.
-pub fn quantities_in(subject: &Subject, record: &Record, period: Period) -> Option<Quantities> {
-    let mut parts = cut(record).into_iter();
+/// What a window comes to in one period, with `stands` in its place; none if no part of it is in that.
+pub fn quantities_in(
+    subject: &Subject,
+    window: &Record,
+    stands: &Record,
+    period: Period,
+) -> Option<Quantities> {
+    let mut parts = cut(window, stands).into_iter();
     let part = parts.find(|part| part.period == period)?;
     Some(Quantities::of(subject, &part.record))
 }
@@ -201,7 +207,7 @@ mod tests {
             (59_999, 60_000_000, 0),
         ] {
             let whole = record(end + after, span, cpu, span);
-            let parts = cut(&whole);
+            let parts = cut(&whole, &whole);
             assert_eq!(parts.len(), 2);
             assert_eq!(parts[0].period, end_of);
             assert_eq!(parts[1].period, end_of.next());
@@ -217,17 +223,31 @@ mod tests {
             assert_eq!(firsts.count(), 1, "a fork happens once");
             assert_eq!(parts[0].end_ms, parts[1].start_ms);
         }
+        let parts = |record: Record| cut(&record, &record).len();
         // Of an engine that was away for a quarter.
         assert_eq!(
-            cut(&record(end + 1000, 80 * 86_400_000_000, 5, u64::MAX)).len(),
+            parts(record(end + 1000, 80 * 86_400_000_000, 5, u64::MAX)),
             4
         );
         assert_eq!(
-            cut(&record(end, 1000, 5, 1000)).len(),
+            parts(record(end, 1000, 5, 1000)),
             1,
             "an end is not the begin of the next"
         );
-        assert_eq!(cut(&record(end, 0, 5, 1000)).len(), 1);
+        assert_eq!(parts(record(end, 0, 5, 1000)), 1);
+    }
+
+    #[test]
+    fn a_correction_is_in_the_months_of_the_window_that_it_replaces() {
+        let month: Period = "2026-11".parse().expect("a month");
+        let window = record(month.start_ms() + 60_000, 60_000_000, 7, 60_000_000);
+        let longer = record(month.start_ms() + 60_000, 600_000_000, 9, 600_000_000);
+        let parts = cut(&window, &longer);
+        assert_eq!((parts.len(), parts[0].period), (1, month));
+        assert_eq!(
+            (parts[0].record, parts[0].start_ms),
+            (longer, month.start_ms().unsigned_abs())
+        );
     }
 
     #[test]

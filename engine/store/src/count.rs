@@ -145,9 +145,14 @@ impl Write<'_> {
         let right = |put: Option<u64>, stands| put.map_or(stands, |put| put.min(MOST));
         let last = self.corrections(seq)?.pop();
         let stands = last.map_or(row.record, |(_, record)| record);
+        let span_us = right(correction.span_us, stands.span_us);
         let record = Record {
             cause: Cause::Correction,
-            span_us: right(correction.span_us, stands.span_us),
+            span_us,
+            // Her age at its begin stays as it was, and with it whether it is her first.
+            age_us: (stands.age_us - stands.span_us)
+                .saturating_add(span_us)
+                .min(MOST),
             cpu_ns: right(correction.cpu_ns, stands.cpu_ns),
             private_kib: right(correction.private_kib, stands.private_kib),
             corrects: Some(seq),

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use brood_meter::{Dimension, Origin, PricedLine};
 use brood_units::Timestamp;
-use rusqlite::Row;
+use rusqlite::{OptionalExtension, Row};
 
 use crate::row::{get, json, maybe_time, time, word};
 use crate::{Read, StoreError, Write};
@@ -81,6 +81,8 @@ pub struct BatchRow {
     pub balances: Balances,
     /// When it was rated.
     pub done: Option<Timestamp>,
+    /// Its place among those that are rated, in the order in which they were.
+    pub place: Option<i64>,
 }
 
 /// A line that is committed.
@@ -115,6 +117,7 @@ fn batch(row: &Row<'_>) -> Result<BatchRow, StoreError> {
         revision: get(row, "revision")?,
         balances: json(row, "balances")?,
         done: maybe_time(row, "done_ms")?,
+        place: get(row, "place")?,
     })
 }
 
@@ -233,6 +236,25 @@ impl Read<'_> {
             found.push(batch(row)?);
         }
         Ok(found)
+    }
+
+    /// Up to which record all have ended by an instant and are rated, with whatever they are corrected by.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn trimmable(&self, before: Timestamp) -> Result<i64, StoreError> {
+        let late = "SELECT seq FROM usage WHERE end_ms > ?1 ORDER BY seq LIMIT 1";
+        let mut statement = self.connection.prepare_cached(late)?;
+        let late: Option<i64> = statement
+            .query_row([before.as_millis()], |row| row.get(0))
+            .optional()?;
+        let open = "SELECT min(min(one.from_seq, coalesce(first.from_seq, one.from_seq)))
+             FROM batches AS one LEFT JOIN batches AS first ON one.origin = first.sequence WHERE one.state <> 'done'";
+        let mut statement = self.connection.prepare_cached(open)?;
+        let open: Option<i64> = statement.query_row([], |row| row.get(0))?;
+        let (sealed, _) = self.sealed()?;
+        let all = [late.map(|seq| seq - 1), open, Some(sealed)];
+        Ok(all.into_iter().flatten().min().unwrap_or(0))
     }
 
     /// Lines of a batch behind a place, at most `limit`, in order.

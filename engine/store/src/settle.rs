@@ -114,7 +114,8 @@ impl Write<'_> {
                 (tenant, left, action, message, row.sequence, now.as_millis()),
             )?;
         }
-        let done = "UPDATE batches SET state = 'done', trouble = '', revision = ?2, balances = ?3, done_ms = ?4
+        let done = "UPDATE batches SET state = 'done', trouble = '', revision = ?2, balances = ?3, done_ms = ?4,
+                place = (SELECT coalesce(max(place), 0) + 1 FROM batches WHERE place IS NOT NULL)
              WHERE sequence = ?1";
         let balances = to_json(&settled.balances)?;
         self.execute(

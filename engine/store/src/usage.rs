@@ -185,6 +185,25 @@ impl Read<'_> {
         self.usage_by(sql, (after, upto, limit, tenant))
     }
 
+    /// Corrections of the records behind a number up to another: what each corrects, its number, and it.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn corrections_between(
+        &self,
+        (after, upto): (i64, i64),
+    ) -> Result<Vec<(i64, i64, Record)>, StoreError> {
+        let sql =
+            "SELECT * FROM usage WHERE corrects > ?1 AND corrects <= ?2 ORDER BY corrects, seq";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query((after, upto))?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push((get(row, "corrects")?, get(row, "seq")?, record(row)?));
+        }
+        Ok(found)
+    }
+
     /// What stands in the place of records that were corrected.
     ///
     /// # Errors

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub(crate) mod made_up;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -10,8 +12,8 @@ use std::time::Duration;
 use brood_service::ask::ForkSpec;
 use brood_service::engine::usage::{RecordsAnswer, UsageFilter, UsageRow};
 use brood_service::engine::{
-    Caller, CreateMachine, CreateTemplate, Engine, ForkMachine, GuestKind, MachineAnswer, OnError,
-    UsageOptions,
+    Caller, CreateMachine, CreateTemplate, Engine, EngineError, ForkAnswer, ForkMachine, GuestKind,
+    MachineAnswer, OnError, UsageOptions,
 };
 use brood_service::host::Host;
 use brood_store::{Store, StoreOptions};
@@ -24,6 +26,10 @@ use crate::policy::{Bound, SHIPPED, bound};
 /// Windows that end by themselves do so when a test is long over: tests count when they want to.
 pub(crate) const BY_HAND: UsageOptions = UsageOptions {
     window: Duration::from_secs(86_400),
+    rating: Duration::from_secs(86_400),
+    backoff: Duration::ZERO,
+    attempts: 2,
+    ..UsageOptions::DEFAULT
 };
 
 /// An engine over a directory, with whoever a policy file binds.
@@ -78,6 +84,46 @@ impl Metered {
         })
     }
 
+    /// Why a policy file is not bound.
+    pub(crate) fn refuses(policy: &str) -> String {
+        let bound = bound(SHIPPED).expect("they were built before");
+        match bound.open(policy) {
+            Ok(_) => String::new(),
+            Err(error) => error,
+        }
+    }
+
+    /// Another engine over the same state, with whoever another policy file binds.
+    pub(crate) fn reopen(self, policy: &str) -> Self {
+        let Self {
+            engine,
+            store,
+            caller,
+            runtime,
+            directory,
+            bound: _,
+        } = self;
+        drop(engine);
+        drop(store);
+        let bound = bound(policy).expect("they were built before");
+        let (engine, store) = runtime.block_on(async {
+            let state = directory.path().join("state");
+            let store = Store::open(&state, &StoreOptions::default()).expect("opens");
+            let panels = bound.open(policy).expect("binds");
+            let host = host(directory.path());
+            let engine = Engine::open_with(store.clone(), host, panels, BY_HAND).await;
+            (engine.expect("an engine"), store)
+        });
+        Self {
+            engine,
+            store,
+            caller,
+            runtime,
+            directory,
+            bound,
+        }
+    }
+
     pub(crate) fn run<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.block_on(work)
     }
@@ -108,14 +154,12 @@ impl Metered {
         made.await.expect("a machine")
     }
 
+    pub(crate) async fn try_fork(&self, id: MachineId) -> Result<ForkAnswer, EngineError> {
+        self.engine.fork(&self.caller, id, of(1), None).await
+    }
+
     pub(crate) async fn fork(&self, id: MachineId, count: u32) -> Vec<MachineId> {
-        let fork = ForkMachine {
-            spec: ForkSpec::of(count),
-            on_error: OnError::Keep,
-            name: None,
-            idle_ms: None,
-        };
-        let answer = self.engine.fork(&self.caller, id, fork, None).await;
+        let answer = self.engine.fork(&self.caller, id, of(count), None).await;
         let daughters = answer.expect("a fork").daughters.into_iter();
         daughters.map(|one| one.machine.id).collect()
     }
@@ -156,6 +200,15 @@ impl Metered {
                 None => return all,
             }
         }
+    }
+}
+
+fn of(count: u32) -> ForkMachine {
+    ForkMachine {
+        spec: ForkSpec::of(count),
+        on_error: OnError::Keep,
+        name: None,
+        idle_ms: None,
     }
 }
 

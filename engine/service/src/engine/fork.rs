@@ -20,7 +20,7 @@ use super::intent::{Begun, Intention, close, hold_rows, record};
 use super::life::Living;
 use super::owner::{After, Tell};
 use super::secret;
-use super::usage::reading;
+use super::usage::{Begin, reading};
 use super::{
     Caller, DaughterAnswer, Engine, EngineError, ForkAnswer, Idempotency, MachineAnswer, Scope,
     now, report,
@@ -201,6 +201,7 @@ impl Engine {
         let request = spec.request(id, caller.principal.clone(), &mother)?;
         let (live, memory_mib) = self.store().read(|read| read.living(caller.tenant()))?;
         let facts = Facts {
+            budget_left_nanos: self.budget_left(caller.tenant(), Begin::New)?,
             live,
             in_use: Resources {
                 memory_mib: u32::try_from(memory_mib).unwrap_or(u32::MAX),

@@ -13,6 +13,7 @@ use super::carried::Carried;
 use super::guest::Guest;
 use super::intent::{Begun, Intention, close};
 use super::owner::{After, Tell};
+use super::usage::Begin;
 use super::usage::reading::{self, Metered};
 use super::{
     Caller, CheckpointAnswer, Engine, EngineError, Idempotency, MachineAnswer, Scope, now, report,
@@ -73,6 +74,9 @@ impl Engine {
             Change::Pause => MachineState::Paused,
             Change::Resume => MachineState::Running,
         };
+        if change == Change::Resume {
+            self.budget_left(caller.tenant(), Begin::Again)?;
+        }
         let _busy = self.busy(id);
         let (engine, living) = (self.clone(), Living::of(&row.born));
         self.work_with(living.clone(), move |mut guest| {
@@ -362,7 +366,7 @@ impl Engine {
         gone.await.ok();
     }
 
-    fn write_state(
+    pub(super) fn write_state(
         &self,
         living: &Living,
         state: MachineState,

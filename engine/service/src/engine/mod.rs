@@ -81,6 +81,9 @@ struct Inner {
     deadlines: Deadlines,
     /// Whose usage is read.
     metered: usage::Meters,
+    usage: UsageOptions,
+    /// Whoever rates does it alone.
+    rating: tokio::sync::Mutex<()>,
     /// Under which ids a supervisor keeps the cells of machines.
     kept: Mutex<HashSet<MachineId>>,
 }
@@ -116,11 +119,13 @@ impl Engine {
                 secret_key: OnceLock::new(),
                 deadlines: Deadlines::default(),
                 metered: Mutex::default(),
+                usage,
+                rating: tokio::sync::Mutex::default(),
                 kept: Mutex::default(),
             }),
         };
         engine.take_up().await?;
-        engine.begin_usage(usage);
+        engine.begin_usage().await?;
         Ok(engine)
     }
 

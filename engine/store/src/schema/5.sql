@@ -54,7 +54,8 @@ CREATE TABLE rating (
 ) STRICT;
 INSERT INTO rating VALUES (1, 0, '');
 
--- `origin` is the batch whose samples are corrected. `balances` is what the policy was told, JSON.
+-- `origin` is the batch whose samples are corrected. `balances` is what the policy was told,
+-- JSON; `place` its place among those that are done.
 CREATE TABLE batches (
     sequence  INTEGER PRIMARY KEY,
     tenant    TEXT NOT NULL,
@@ -68,8 +69,10 @@ CREATE TABLE batches (
     trouble   TEXT NOT NULL,
     revision  TEXT NOT NULL,
     balances  TEXT NOT NULL,
-    done_ms   INTEGER
+    done_ms   INTEGER,
+    place     INTEGER
 ) STRICT;
+CREATE UNIQUE INDEX batches_by_place ON batches (place) WHERE place IS NOT NULL;
 CREATE INDEX batches_open ON batches (sequence) WHERE state <> 'done';
 CREATE INDEX batches_of_tenant ON batches (tenant, period_ms, sequence);
 CREATE INDEX batches_by_range ON batches (to_seq);

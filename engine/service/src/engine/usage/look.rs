@@ -289,7 +289,8 @@ impl Engine {
             let stands = corrections.get(&row.seq).unwrap_or(&row.record);
             // A correction is in the place of the record that it corrects.
             let counts = row.record.corrects.is_none();
-            let Some(measured) = quantities_in(&row.subject, stands, period).filter(|_| counts)
+            let Some(measured) =
+                quantities_in(&row.subject, &row.record, stands, period).filter(|_| counts)
             else {
                 return;
             };
