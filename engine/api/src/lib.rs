@@ -25,6 +25,7 @@ pub mod secret;
 pub mod template;
 pub mod tenant;
 mod time;
+pub mod usage;
 
 pub use code::{Code, Entry};
 pub use decode::{DecodeError, Request, decode, decode_parameters};

@@ -19,6 +19,7 @@ use utoipa::openapi::{
 
 use crate::operation::{Body, Described, Operation, Reply, Verb, schema};
 use crate::tenant::Tenant;
+use crate::usage::{UsageLine, UsageRecord};
 use crate::{Code, IdText, Problem};
 
 /// What a request may come to.
@@ -33,6 +34,8 @@ pub enum Outcome {
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
 const BYTES: &str = "application/octet-stream";
+const NDJSON: &str = "application/x-ndjson";
+const CSV: &str = "text/csv";
 const STREAM: &str = "text/event-stream";
 const KEY: &str = "key";
 
@@ -43,6 +46,9 @@ pub fn document(status: impl Fn(Outcome) -> u16) -> OpenApi {
     schemas.add(schema::<IdText>());
     // A page does not bring the schema of what is on it, and no operation shows one alone.
     schemas.add(schema::<Tenant>());
+    // Lines of text have no schema of their own in the document.
+    schemas.add(schema::<UsageRecord>());
+    schemas.add(schema::<UsageLine>());
     let mut paths = PathsBuilder::new();
     for operation in Operation::ALL {
         let method = match operation.verb {
@@ -160,6 +166,13 @@ fn reply(reply: Reply, schemas: &mut Schemas) -> utoipa::openapi::Response {
             .description("Here it is, as one answer or as a stream")
             .content(JSON, json(schemas, of))
             .content(STREAM, text()),
+        Reply::FoundOrLines(of) => response
+            .description(
+                "Here it is, as one object, or as lines: a `UsageRecord` or a `UsageLine` each",
+            )
+            .content(JSON, json(schemas, of))
+            .content(NDJSON, text())
+            .content(CSV, text()),
         Reply::Bytes => response.description("Here it is").content(BYTES, text()),
         Reply::Done => response.description("It was done"),
         Reply::Socket(frames) => {

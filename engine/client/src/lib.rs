@@ -15,6 +15,7 @@ mod look;
 mod machine;
 mod secret;
 mod template;
+mod usage;
 
 pub use address::{Address, AddressError};
 pub use client::Client;

@@ -89,6 +89,7 @@ mod tests {
             include_str!("machine.rs"),
             include_str!("secret.rs"),
             include_str!("template.rs"),
+            include_str!("usage.rs"),
         ];
         // Bytes and conversations are no JSON: files, and the WebSocket of a terminal.
         let others = [Id::Terminal, Id::ReadFile, Id::WriteFile, Id::RemoveFile];

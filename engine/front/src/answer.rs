@@ -32,6 +32,8 @@ pub(crate) enum Answer {
     Done,
     /// Bytes as they come.
     Bytes(Body),
+    /// Lines of text as they come, of this media type.
+    Lines(&'static str, Body),
     /// A stream of events.
     Stream(Body),
     /// The connection becomes a WebSocket.
@@ -77,6 +79,7 @@ pub(crate) fn respond(
             (Response::new(json.into()), Some("application/json"))
         }
         Answer::Bytes(body) => (Response::new(body), Some("application/octet-stream")),
+        Answer::Lines(media, body) => (Response::new(body), Some(media)),
         Answer::Done => (Response::new(Body::empty()), None),
         Answer::Stream(body) => (Response::new(body), Some("text/event-stream")),
         Answer::Socket(response) => (response, None),

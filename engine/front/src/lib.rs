@@ -23,6 +23,7 @@ mod state;
 mod status;
 mod stream;
 mod terminal;
+mod usage;
 
 pub use options::{Bucket, Options};
 pub use server::serve;

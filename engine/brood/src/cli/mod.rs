@@ -25,6 +25,7 @@ mod tenant;
 mod time;
 mod top;
 mod tree;
+mod usage;
 mod value;
 
 use std::process::ExitCode;
@@ -75,6 +76,8 @@ pub enum Command {
     Secret(To<secret::Arguments>),
     /// Make tenants.
     Tenant(To<tenant::Arguments>),
+    /// Show what was used and what it comes to.
+    Usage(To<usage::Arguments>),
     /// Show what the server is, and what the key allows.
     Info(To<info::Arguments>),
 }
@@ -136,6 +139,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Key(to) => ask(to),
         Command::Secret(to) => ask(to),
         Command::Tenant(to) => ask(to),
+        Command::Usage(to) => ask(to),
         Command::Info(to) => ask(to),
     }
 }

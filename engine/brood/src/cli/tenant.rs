@@ -3,13 +3,14 @@
 use std::process::ExitCode;
 
 use brood_api::tenant::TenantSpec;
+use brood_api::usage::{Balance, CreditSpec};
 use brood_client::Client;
 use clap::{Args, Subcommand};
 
 use super::Run;
 use super::failure::Failure;
 use super::key::shown;
-use super::out::Out;
+use super::out::{BOLD, Out, PLAIN, Table, plain};
 
 /// `brood tenant`
 #[derive(Args)]
@@ -25,13 +26,84 @@ enum Verb {
         /// Its name.
         name: String,
     },
+    /// Post a credit to a tenant, once for each key.
+    Credit {
+        /// Its name.
+        name: String,
+        /// How much, as in 25.00; negative takes it back.
+        #[arg(allow_hyphen_values = true)]
+        amount: String,
+        /// ISO 4217, or `credit`.
+        #[arg(long, default_value = "EUR")]
+        currency: String,
+        /// Your own name for this credit: the same name is the same credit, for ever.
+        #[arg(long, value_name = "KEY")]
+        idempotency_key: String,
+        /// What it is for.
+        #[arg(long, default_value = "")]
+        note: String,
+    },
+    /// Show what a tenant has paid in advance, has spent and has left.
+    Balance {
+        /// Its name.
+        name: String,
+    },
 }
 
 impl Run for Arguments {
     fn run(self, client: &Client, out: Out) -> Result<ExitCode, Failure> {
-        let Verb::Create { name } = self.verb;
-        let made = client.create_tenant(&TenantSpec { name })?;
-        out.answer(&made, || shown(&made.first_key))?;
+        match self.verb {
+            Verb::Create { name } => {
+                let made = client.create_tenant(&TenantSpec { name })?;
+                out.answer(&made, || shown(&made.first_key))?;
+            }
+            Verb::Credit {
+                name,
+                amount,
+                currency,
+                idempotency_key,
+                note,
+            } => {
+                let spec = CreditSpec {
+                    currency,
+                    amount,
+                    note,
+                };
+                let posted = client.post_credit(&name, &idempotency_key, &spec)?;
+                out.answer(&posted, || {
+                    format!(
+                        "entry {}: {} {}\n",
+                        posted.entry,
+                        posted.amount,
+                        plain(&posted.currency)
+                    )
+                })?;
+            }
+            Verb::Balance { name } => {
+                let balance = client.show_balance(&name)?;
+                out.answer(&balance, || draw(&balance))?;
+            }
+        }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+fn draw(balance: &Balance) -> String {
+    let mut table = Table::new(&["CURRENCY", "SPENT THIS MONTH", "PAID IN ADVANCE"]);
+    for purse in &balance.purses {
+        table.row([
+            (BOLD, purse.currency.clone()),
+            (PLAIN, purse.spent.clone()),
+            (PLAIN, purse.credit.clone()),
+        ]);
+    }
+    let mut text = table.draw();
+    if let Some(budget) = &balance.budget {
+        let (left, action) = (plain(&budget.left), plain(&budget.action));
+        text.push_str(&format!(
+            "{left} left, {action} {}\n",
+            plain(&budget.message)
+        ));
+    }
+    text
 }
