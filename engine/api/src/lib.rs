@@ -26,6 +26,7 @@ mod shape;
 pub mod template;
 pub mod tenant;
 mod time;
+pub mod usage;
 
 pub use code::{Code, Entry};
 pub use decode::{DecodeError, Request, decode, decode_parameters};

@@ -18,6 +18,7 @@ use utoipa::openapi::{
 };
 
 use crate::operation::{Body, Described, Operation, Reply, Verb, schema};
+use crate::usage::{UsageLine, UsageRecord};
 use crate::{Code, IdText, Problem, limit};
 
 /// What a request may come to.
@@ -32,6 +33,8 @@ pub enum Outcome {
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
 const BYTES: &str = "application/octet-stream";
+const NDJSON: &str = "application/x-ndjson";
+const CSV: &str = "text/csv";
 const STREAM: &str = "text/event-stream";
 const KEY: &str = "key";
 
@@ -40,6 +43,9 @@ pub fn document(status: impl Fn(Outcome) -> u16) -> OpenApi {
     let mut schemas = Schemas::default();
     schemas.add(schema::<Problem>());
     schemas.add(schema::<IdText>());
+    // Lines of text have no schema of their own in the document.
+    schemas.add(schema::<UsageRecord>());
+    schemas.add(schema::<UsageLine>());
     let mut paths = PathsBuilder::new();
     for operation in Operation::ALL {
         let method = match operation.verb {
@@ -157,6 +163,13 @@ fn reply(reply: Reply, schemas: &mut Schemas) -> utoipa::openapi::Response {
             .description("Here it is, as one answer or as a stream")
             .content(JSON, json(schemas, of))
             .content(STREAM, text()),
+        Reply::FoundOrLines(of) => response
+            .description(
+                "Here it is, as one object, or as lines: a `UsageRecord` or a `UsageLine` each",
+            )
+            .content(JSON, json(schemas, of))
+            .content(NDJSON, text())
+            .content(CSV, text()),
         Reply::Bytes => response.description("Here it is").content(BYTES, text()),
         Reply::Text(media) => response.description("Here it is").content(media, text()),
         Reply::Done => response.description("It was done"),

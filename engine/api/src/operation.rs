@@ -73,6 +73,8 @@ pub enum Reply {
     Found(#[doc(hidden)] Json),
     /// The same, or a stream of it, as the caller accepts.
     FoundOrStream(#[doc(hidden)] Json),
+    /// The same, or lines of text, as the query says.
+    FoundOrLines(#[doc(hidden)] Json),
     /// Any bytes, as many as there are.
     Bytes,
     /// Text of this media type.
@@ -205,6 +207,11 @@ impl Operation {
 
     const fn follows<T: ToSchema>(mut self) -> Self {
         self.reply = Reply::FoundOrStream(Json(schema::<T>));
+        self
+    }
+
+    const fn lists<T: ToSchema>(mut self) -> Self {
+        self.reply = Reply::FoundOrLines(Json(schema::<T>));
         self
     }
 
@@ -353,6 +360,24 @@ ids! {
     CreateTenant = "createTenant",
     /// What the engine measures of itself.
     Metrics = "metrics",
+    /// What was used, and what it comes to.
+    ShowUsage = "showUsage",
+    /// Puts a record right.
+    CorrectUsage = "correctUsage",
+    /// Looks through the chain of records.
+    CheckUsage = "checkUsage",
+    /// Rates what is due.
+    RateUsage = "rateUsage",
+    /// Rates a month once more.
+    ReplayUsage = "replayUsage",
+    /// Lists batches that wait for an operator.
+    ListDeadBatches = "listDeadBatches",
+    /// Puts them back.
+    PutBackBatches = "putBackBatches",
+    /// Posts a credit.
+    PostCredit = "postCredit",
+    /// What a tenant has.
+    ShowBalance = "showBalance",
     /// Whether the server lives.
     Live = "live",
     /// Whether it can be asked.

@@ -75,6 +75,7 @@ impl Engine {
                     pid: ended.pid,
                     code: ended.end.code,
                     signal: ended.end.signal,
+                    cpu_ns: ended.end.cpu_ns,
                 }),
                 Said::Gone { .. } => book.lose(),
             }

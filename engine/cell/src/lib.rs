@@ -7,6 +7,8 @@ mod client;
 pub mod process;
 pub mod protocol;
 
+/// CPU time of a cell until now, for as long as its status was not taken.
+pub use brood_control::cpu_ns;
 /// The clock that a cell's events are stamped with, for who measures from before one to after it.
 pub use brood_vmm::now;
 pub use client::{

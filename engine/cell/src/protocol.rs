@@ -12,7 +12,7 @@ pub use brood_control::ChildEnd;
 pub use brood_vmm::boot::CMDLINE;
 
 /// The version of these messages.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The most daughters of one fork: each needs a descriptor in one packet.
 pub const MAX_DAUGHTERS: u32 = 240;

@@ -218,7 +218,7 @@ fn a_first_message_that_is_none_ends_the_cell_with_words() {
     refused(
         host.spawn().done(boot, &[host.kvm().as_fd()]),
         "protocol",
-        "version 2",
+        "version 3",
     );
     refused(
         host.spawn().done(Request::Load { version: 0 }, &[]),

@@ -70,6 +70,8 @@ const EXPECTED: &[(libc::c_long, &str)] = &[
     // Children that have ended.
     (libc::SYS_signalfd4, "signalfd4"),
     (libc::SYS_wait4, "wait4"),
+    (libc::SYS_waitid, "waitid"),
+    (libc::SYS_clock_getres, "clock_getres"),
     (libc::SYS_getpid, "getpid"),
     (libc::SYS_gettid, "gettid"),
     (libc::SYS_pidfd_open, "pidfd_open"),

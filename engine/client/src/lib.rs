@@ -18,6 +18,7 @@ mod machine;
 mod secret;
 mod template;
 mod terminal;
+mod usage;
 
 pub use address::{Address, AddressError};
 pub use client::Client;

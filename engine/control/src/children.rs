@@ -18,6 +18,9 @@ pub struct ChildEnd {
     pub code: Option<i32>,
     /// The signal that killed it, if one did.
     pub signal: Option<i32>,
+    /// CPU time of all its threads from its first instruction to its last, nanoseconds; none where the kernel did not say.
+    /// That of children whose status it took is not in it, as it is in `wait4`'s `ru_utime` (man 2 getrusage).
+    pub cpu_ns: Option<u64>,
 }
 
 /// Where the ends of children are heard.
@@ -62,19 +65,101 @@ impl Children {
         // Several ends may share one signal, so what it says is not looked at; EAGAIN means it was taken already.
         rustix::io::read(&self.0, &mut signal).ok();
         let mut ended = Vec::new();
-        loop {
+        while let Some(pid) = next_ended() {
+            // As long as its status is not taken its number is its own and its clock can be read.
+            let cpu_ns = cpu_ns(pid);
             let mut status = 0;
             // SAFETY: the out-pointer is a live local.
-            let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
-            let Some(pid) = u32::try_from(pid).ok().filter(|pid| *pid != 0) else {
+            let taken = unsafe { libc::waitpid(pid.cast_signed(), &mut status, libc::WNOHANG) };
+            if taken <= 0 {
                 break;
-            };
+            }
             ended.push(ChildEnd {
                 pid,
+                cpu_ns,
                 code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
                 signal: libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)),
             });
         }
         ended
+    }
+}
+
+/// A child that has ended and whose status was not taken; it stays so.
+fn next_ended() -> Option<u32> {
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the out-pointer is a live local.
+    let failed = unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), flags) };
+    if failed != 0 {
+        return None;
+    }
+    // SAFETY: zeroed above, and all zeros is a `siginfo_t`.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: filled in by waitid, or zero where nobody has ended (man 2 waitid).
+    let pid = unsafe { info.si_pid() };
+    u32::try_from(pid).ok().filter(|pid| *pid != 0)
+}
+
+/// CPU time of a process until now, nanoseconds, of all its threads, those that have ended included: its CPU-time clock
+/// (man 3 clock_getcpuclockid). It can be read until the status of the process is taken; none afterwards.
+pub fn cpu_ns(pid: u32) -> Option<u64> {
+    let pid = libc::pid_t::try_from(pid).ok().filter(|pid| *pid > 0)?;
+    let mut clock: libc::clockid_t = 0;
+    // SAFETY: the out-pointer is a live local.
+    if unsafe { libc::clock_getcpuclockid(pid, &mut clock) } != 0 {
+        return None;
+    }
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the out-pointer is a live local.
+    if unsafe { libc::clock_gettime(clock, &mut time) } != 0 {
+        return None;
+    }
+    let seconds = u64::try_from(time.tv_sec).ok()?;
+    let nanos = u64::try_from(time.tv_nsec).ok()?;
+    seconds.checked_mul(1_000_000_000)?.checked_add(nanos)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// A shell whose child works, and whose own work is next to nothing: the clock tells them apart, `wait4` would not.
+    #[test]
+    fn cpu_time_of_one_that_has_ended_is_its_own_without_its_childrens() {
+        let children = Children::new().expect("a signalfd");
+        let work = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done";
+        let ended = |script: &str| {
+            let child = Command::new("sh").args(["-c", script]).spawn();
+            let pid = child.expect("a shell").id();
+            loop {
+                let taken = children.take_ended();
+                if let Some(end) = taken.into_iter().find(|end| end.pid == pid) {
+                    return end.cpu_ns.expect("the kernel says");
+                }
+                std::thread::yield_now();
+            }
+        };
+        let (own, of_child) = (ended(work), ended(&format!("sh -c '{work}'; exit 0")));
+        assert!(own > 20_000_000, "{own} ns of counting to 300000");
+        assert!(
+            of_child < own / 4,
+            "{of_child} ns, of which its child had {own}"
+        );
+    }
+
+    #[test]
+    fn the_clock_of_a_living_process_moves_and_nobody_has_none() {
+        let own = std::process::id();
+        let before = cpu_ns(own).expect("this one lives");
+        while cpu_ns(own).expect("it still does") == before {
+            std::hint::spin_loop();
+        }
+        assert_eq!([cpu_ns(0), cpu_ns(u32::MAX)], [None, None]);
     }
 }

@@ -7,6 +7,6 @@ mod children;
 mod last_words;
 mod seqpacket;
 
-pub use children::{ChildEnd, Children};
+pub use children::{ChildEnd, Children, cpu_ns};
 pub use last_words::{LastWords, MAX_WORDS, listener, say};
 pub use seqpacket::{Control, MAX_BYTES, MAX_FDS, Received, SocketError};

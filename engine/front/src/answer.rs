@@ -36,6 +36,8 @@ pub(crate) enum Answer {
     Page(&'static str),
     /// Bytes as they come.
     Bytes(Body),
+    /// Lines of text as they come, of this media type.
+    Lines(&'static str, Body),
     /// A stream of events.
     Stream(Body),
     /// The connection becomes a WebSocket.
@@ -87,6 +89,7 @@ pub(crate) fn respond(
             (response, media_of(operation))
         }
         Answer::Bytes(body) => (Response::new(body), Some("application/octet-stream")),
+        Answer::Lines(media, body) => (Response::new(body), Some(media)),
         Answer::Done => (Response::new(Body::empty()), None),
         Answer::Stream(body) => (Response::new(body), Some("text/event-stream")),
         Answer::Socket(response) => (response, None),

@@ -7,6 +7,7 @@ mod look;
 mod machine;
 mod secret;
 mod template;
+mod usage;
 
 use brood_api::OperationId;
 
@@ -77,5 +78,14 @@ pub(crate) async fn handle(id: OperationId, call: Call) -> Result<Answer, Refusa
         OperationId::ListTenants => key::tenants(&call),
         OperationId::RevokeKey => key::revoke(&call).await,
         OperationId::CreateTenant => key::create_tenant(call).await,
+        OperationId::ShowUsage => usage::show(&call).await,
+        OperationId::CorrectUsage => usage::correct(&call).await,
+        OperationId::CheckUsage => usage::check(&call).await,
+        OperationId::RateUsage => usage::rate(&call).await,
+        OperationId::ReplayUsage => usage::replay(&call).await,
+        OperationId::ListDeadBatches => usage::dead(&call),
+        OperationId::PutBackBatches => usage::put_back(&call).await,
+        OperationId::PostCredit => usage::post_credit(call).await,
+        OperationId::ShowBalance => usage::balance(&call),
     }
 }

@@ -25,6 +25,7 @@ mod status;
 mod stream;
 mod terminal;
 mod ui;
+mod usage;
 
 pub use options::{Bucket, Options, TenantLabels};
 pub use server::serve;

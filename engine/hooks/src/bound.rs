@@ -15,6 +15,8 @@ pub struct Bound {
     pub version: Option<String>,
     /// The component's digest; none where there is none.
     pub digest: Option<String>,
+    /// The digest of its settings; none where there is no component.
+    pub settings: Option<String>,
     /// `off`, `shadow`, `warn` or `enforce`.
     pub mode: String,
     /// Lower is asked first.

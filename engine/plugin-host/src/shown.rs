@@ -64,6 +64,7 @@ impl<H: BindableHook> Binding<H> {
             running,
             waiting,
             is_broken: self.is_broken(),
+            settings: Some(version.settings_digest().to_string()),
             trouble: self.is_broken().then(|| broken.to_owned()),
             ..shown(self.spec(), self.counters())
         }

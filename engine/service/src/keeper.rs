@@ -51,6 +51,7 @@ impl Link {
                     pid: ended.pid,
                     code: ended.end.code,
                     signal: ended.end.signal,
+                    cpu_ns: ended.end.cpu_ns,
                 });
                 if let Some(id) = ended.id {
                     // An engine that is stopping does not want to know.

@@ -10,6 +10,7 @@
 //!
 //! It keeps rows and decides nothing: no clock, no randomness, no network.
 
+mod count;
 mod decision;
 mod error;
 mod event;
@@ -17,6 +18,7 @@ mod exec;
 mod idempotency;
 mod intent;
 mod key;
+mod ledger;
 mod lock;
 mod machine;
 mod machine_list;
@@ -24,14 +26,18 @@ mod machine_secret;
 mod metric;
 mod open;
 mod plugin_state;
+mod rating;
 mod reader;
 mod row;
 mod schema;
 mod secret;
+mod settle;
 mod template;
 mod tenant;
+mod usage;
 mod writer;
 
+pub use count::{CorrectError, Correction};
 pub use decision::{DecisionEntry, DecisionQuery, DecisionRow};
 pub use error::{OpenError, StoreError};
 pub use event::{EventPage, EventRow, NewEvent};
@@ -39,14 +45,18 @@ pub use exec::{ExecRow, ExecState};
 pub use idempotency::{Claim, IdempotencyRow};
 pub use intent::{HoldRow, IntentRow};
 pub use key::KeyRow;
+pub use ledger::{BudgetRow, CreditRow, NewCredit, Posted};
 pub use machine::{Born, Life, MachineKind, MachineRow, MachineState, ShapeRow};
 pub use machine_list::{Census, MachineQuery, Page};
 pub use machine_secret::{GivenRow, GivenTarget};
 pub use metric::StoreMetrics;
 pub use open::{Store, StoreOptions};
 pub use plugin_state::{PluginEntry, PluginValue};
+pub use rating::{Balances, BatchRow, BatchState, LineRow, NewBatch};
 pub use reader::Read;
 pub use secret::{SecretRow, SecretSummary};
+pub use settle::{SettleFailure, Settled};
 pub use template::{TemplateRow, Visibility};
 pub use tenant::TenantRow;
+pub use usage::{MeterRow, UsageRow};
 pub use writer::{Pending, Write};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use brood_units::{MachineId, Timestamp};
+use brood_units::{Instant, MachineId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// How a cell's process ended.
@@ -14,8 +14,12 @@ pub struct End {
     pub code: Option<i32>,
     /// The signal that killed it, if one did.
     pub signal: Option<i32>,
+    /// CPU time of its process, nanoseconds, by whoever took its status; none where nobody could say.
+    pub cpu_ns: Option<u64>,
     /// When the supervisor learned of it.
     pub at: Timestamp,
+    /// The same, on the clock that does not jump.
+    pub heard: Instant,
 }
 
 impl fmt::Display for End {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{End, EndOfProcess};
 
 /// The version of these messages.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The name of the socket in the state directory.
 pub const SOCKET: &str = "supervisor.sock";

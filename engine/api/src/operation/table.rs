@@ -19,6 +19,10 @@ use crate::problem::RegistryEntry;
 use crate::secret::{Secret, SecretList, SecretSpec};
 use crate::template::{Template, TemplateSpec};
 use crate::tenant::{NewTenant, Tenant, TenantSpec};
+use crate::usage::{
+    Balance, ChainCheck, Corrected, CorrectionSpec, Credit, CreditSpec, DeadBatches, PutBack,
+    PutBackSpec, Rated, ReplaySpec, Replayed, UsageQuery, UsageSummary,
+};
 use crate::{ListQuery, Registry};
 
 /// <https://prometheus.io/docs/specs/om/open_metrics_spec/#protocol-negotiation>
@@ -394,6 +398,75 @@ pub(super) const OPERATIONS: &[Operation] = &[
     get(Id::Console, "/ui", "A page to look at the engine with").sends_text(HTML),
     get(Id::ConsoleScript, "/ui/console.js", "The script of that page").sends_text(SCRIPT),
     get(Id::ConsoleStyle, "/ui/console.css", "The style of that page").sends_text(STYLE),
+    get(
+        Id::ShowUsage,
+        "/v1/usage",
+        "Shows what was used in a month and what it comes to, as a summary or line by line",
+    )
+    .needs(Scope::Read)
+    .query::<UsageQuery>()
+    .lists::<UsageSummary>(),
+    get(
+        Id::CheckUsage,
+        "/v1/usage/chain",
+        "Looks through all usage records for one that is not what was written",
+    )
+    .needs(Scope::Operator)
+    .finds::<ChainCheck>(),
+    post(
+        Id::CorrectUsage,
+        "/v1/usage/corrections",
+        "Puts a usage record right; what was billed of it is taken back and billed anew",
+    )
+    .needs(Scope::Operator)
+    .takes::<CorrectionSpec>()
+    .makes::<Corrected>(),
+    post(
+        Id::RateUsage,
+        "/v1/usage/ratings",
+        "Has all usage rated that was counted and is due, at once",
+    )
+    .needs(Scope::Operator)
+    .finds::<Rated>(),
+    post(
+        Id::ReplayUsage,
+        "/v1/usage/replays",
+        "Has a month rated once more, and compares; nothing is changed",
+    )
+    .needs(Scope::Operator)
+    .takes::<ReplaySpec>()
+    .finds::<Replayed>(),
+    get(
+        Id::ListDeadBatches,
+        "/v1/usage/dead-batches",
+        "Lists batches of usage that were tried in vain too often",
+    )
+    .needs(Scope::Operator)
+    .finds::<DeadBatches>(),
+    post(
+        Id::PutBackBatches,
+        "/v1/usage/dead-batches/put-back",
+        "Has them tried again",
+    )
+    .needs(Scope::Operator)
+    .takes::<PutBackSpec>()
+    .finds::<PutBack>(),
+    post(
+        Id::PostCredit,
+        "/v1/tenants/{tenant}/credits",
+        "Posts a credit, once for each Idempotency-Key, which it has to have",
+    )
+    .needs(Scope::Operator)
+    .takes::<CreditSpec>()
+    .makes::<Credit>()
+    .once(),
+    get(
+        Id::ShowBalance,
+        "/v1/tenants/{tenant}/balance",
+        "Shows what a tenant has paid in advance, has spent and has left",
+    )
+    .needs(Scope::Read)
+    .finds::<Balance>(),
 ];
 
 const fn get(id: Id, path: &'static str, summary: &'static str) -> Operation {

@@ -28,6 +28,7 @@ mod tenant;
 mod time;
 mod top;
 mod tree;
+mod usage;
 mod value;
 
 use std::process::ExitCode;
@@ -86,6 +87,8 @@ pub enum Command {
     Secret(To<secret::Arguments>),
     /// Make and list tenants.
     Tenant(To<tenant::Arguments>),
+    /// Show what was used and what it comes to.
+    Usage(To<usage::Arguments>),
     /// Show what the server is, and what the key allows.
     Info(To<info::Arguments>),
 }
@@ -151,6 +154,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Key(to) => ask(to),
         Command::Secret(to) => ask(to),
         Command::Tenant(to) => ask(to),
+        Command::Usage(to) => ask(to),
         Command::Info(to) => ask(to),
     }
 }

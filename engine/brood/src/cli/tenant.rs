@@ -4,13 +4,14 @@ use std::process::ExitCode;
 
 use brood_api::ListQuery;
 use brood_api::tenant::{Tenant, TenantSpec};
+use brood_api::usage::{Balance, CreditSpec};
 use brood_client::Client;
 use clap::{Args, Subcommand};
 
 use super::Run;
 use super::failure::Failure;
 use super::key::shown;
-use super::out::{BOLD, Out, PLAIN, Table, pages};
+use super::out::{BOLD, Out, PLAIN, Table, pages, plain};
 use super::time::{between, now};
 
 /// `brood tenant`
@@ -32,6 +33,28 @@ enum Verb {
     },
     /// List all tenants.
     Ls,
+    /// Post a credit to a tenant, once for each key.
+    Credit {
+        /// Its name.
+        name: String,
+        /// How much, as in 25.00; negative takes it back.
+        #[arg(allow_hyphen_values = true)]
+        amount: String,
+        /// ISO 4217, or `credit`.
+        #[arg(long, default_value = "EUR")]
+        currency: String,
+        /// Your own name for this credit: the same name is the same credit, for ever.
+        #[arg(long, value_name = "KEY")]
+        idempotency_key: String,
+        /// What it is for.
+        #[arg(long, default_value = "")]
+        note: String,
+    },
+    /// Show what a tenant has paid in advance, has spent and has left.
+    Balance {
+        /// Its name.
+        name: String,
+    },
 }
 
 impl Run for Arguments {
@@ -54,6 +77,32 @@ impl Run for Arguments {
                 })?;
                 out.answer(&all, || draw(&all.items))?;
             }
+            Verb::Credit {
+                name,
+                amount,
+                currency,
+                idempotency_key,
+                note,
+            } => {
+                let spec = CreditSpec {
+                    currency,
+                    amount,
+                    note,
+                };
+                let posted = client.post_credit(&name, &idempotency_key, &spec)?;
+                out.answer(&posted, || {
+                    format!(
+                        "entry {}: {} {}\n",
+                        posted.entry,
+                        posted.amount,
+                        plain(&posted.currency)
+                    )
+                })?;
+            }
+            Verb::Balance { name } => {
+                let balance = client.show_balance(&name)?;
+                out.answer(&balance, || draw_balance(&balance))?;
+            }
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -68,4 +117,24 @@ fn draw(tenants: &[Tenant]) -> String {
         ]);
     }
     table.draw()
+}
+
+fn draw_balance(balance: &Balance) -> String {
+    let mut table = Table::new(&["CURRENCY", "SPENT THIS MONTH", "PAID IN ADVANCE"]);
+    for purse in &balance.purses {
+        table.row([
+            (BOLD, purse.currency.clone()),
+            (PLAIN, purse.spent.clone()),
+            (PLAIN, purse.credit.clone()),
+        ]);
+    }
+    let mut text = table.draw();
+    if let Some(budget) = &balance.budget {
+        let (left, action) = (plain(&budget.left), plain(&budget.action));
+        text.push_str(&format!(
+            "{left} left, {action} {}\n",
+            plain(&budget.message)
+        ));
+    }
+    text
 }

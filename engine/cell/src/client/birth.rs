@@ -143,6 +143,7 @@ mod tests {
             pid: std::process::id(),
             code: Some(0),
             signal: None,
+            cpu_ns: None,
         });
         let kin = Kin {
             layers: LayerSource::new("/nowhere"),

@@ -66,6 +66,8 @@ pub struct EndCause {
     pub code: Option<i32>,
     /// The signal that killed it, if one did.
     pub signal: Option<i32>,
+    /// CPU time of its process, nanoseconds, by whoever took its status; none where that is not known.
+    pub cpu_ns: Option<u64>,
 }
 
 impl EndCause {
@@ -74,6 +76,7 @@ impl EndCause {
             ending: None,
             code: None,
             signal: None,
+            cpu_ns: None,
         }
     }
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant as Deadline};
 
+use brood_control::cpu_ns;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
@@ -107,9 +108,16 @@ impl Exits {
                 told = waited.unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }
+            // Its clock can be read until its status is taken, and by its parent alone is its number known to be its own.
+            let seen = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            let cpu_ns = match waitid(WaitId::PidFd(pidfd.as_fd()), seen) {
+                Ok(Some(_)) => cpu_ns(pid),
+                Ok(None) | Err(_) => None,
+            };
             match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
                 Ok(Some(status)) => {
                     return Ok(EndCause {
+                        cpu_ns,
                         ending: None,
                         code: status.exit_status(),
                         signal: status.terminating_signal(),
@@ -168,6 +176,7 @@ impl From<ChildEnd> for EndCause {
             ending: None,
             code: end.code,
             signal: end.signal,
+            cpu_ns: end.cpu_ns,
         }
     }
 }
@@ -221,6 +230,7 @@ mod tests {
             pid,
             code: Some(code),
             signal: None,
+            cpu_ns: None,
         }
     }
 

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::caller::Caller;
 use super::fork::Source;
 use super::metric::{Laps, Step};
+use super::usage::Begin;
 use super::{Engine, EngineError};
 use crate::ask::ForkSpec;
 use crate::decision::Decision;
@@ -193,6 +194,7 @@ impl Engine {
         let request = spec.request(Id128::from(id), caller.principal.clone(), &source.mother())?;
         let (live, memory_mib) = self.store().read(|read| read.living(caller.tenant()))?;
         let facts = Facts {
+            budget_left_nanos: self.budget_left(caller.tenant(), Begin::New)?,
             live,
             // The others: it does not wait for itself.
             queued: self

@@ -6,8 +6,9 @@
 use std::time::Instant as Stopwatch;
 
 use brood_hooks::Resources;
+use brood_meter::{Cause, Reading};
 use brood_store::{
-    Born, MachineKind, MachineRow, MachineState, ShapeRow, StoreError, TemplateRow, Write,
+    Born, GivenRow, MachineKind, MachineRow, MachineState, ShapeRow, StoreError, TemplateRow, Write,
 };
 use brood_units::{IntentId, MachineId};
 use tokio::sync::oneshot;
@@ -19,6 +20,7 @@ use super::life::Living;
 use super::metric::{Laps, Step};
 use super::owner::{After, Tell};
 use super::secret;
+use super::usage::reading;
 use super::{
     Caller, DaughterAnswer, Engine, EngineError, ForkAnswer, Idempotency, MachineAnswer, Scope,
     now, report,
@@ -276,7 +278,8 @@ impl Job {
                     let (told, after) = match mother {
                         Some(mut mother) => {
                             let forked = mother.fork(stamps);
-                            let (told, born) = self.finish(forked);
+                            let counted = Some((id, reading::cpu(mother.pid())));
+                            let (told, born) = self.finish(forked, counted);
                             let born = born.into_iter().map(|(living, guest)| (living.id, guest));
                             let after = After {
                                 guest: Some(mother),
@@ -300,7 +303,7 @@ impl Job {
                     self.laps.done(Step::Queue);
                     let metrics = &inner.metrics;
                     let forked = inner.templates.claim(&inner.host, &row, stamps, metrics);
-                    let (told, born) = self.finish(forked);
+                    let (told, born) = self.finish(forked, None);
                     for (living, guest) in born {
                         engine.inner.owners.seat(living.lineage, living.id, guest);
                     }
@@ -314,10 +317,11 @@ impl Job {
             .unwrap_or_else(|_| Err(EngineError::Failed("the fork broke off".to_owned())))
     }
 
-    /// Writes down who was born, and gives out who is to be seated.
+    /// Writes down who was born, with the window of their mother that this ends, and gives out who is to be seated.
     fn finish(
         mut self,
         forked: Result<Brood, Box<Stopped>>,
+        mother: Option<(MachineId, Reading)>,
     ) -> (Result<ForkAnswer, EngineError>, Vec<(Living, Guest)>) {
         let mut brood = match forked {
             Ok(brood) => brood,
@@ -342,18 +346,7 @@ impl Job {
                 return (Err(error), Vec::new());
             }
         };
-        let (mut guests, mut daughters, mut given) = (Vec::new(), Vec::new(), Vec::new());
-        for (one, row) in lived.into_iter().zip(&rows) {
-            let secrets = &one.stamp.secrets;
-            given.push(secrets.given().map(secret::given_row).collect::<Vec<_>>());
-            daughters.push(DaughterAnswer {
-                machine: MachineAnswer::from(row.clone()),
-                hostname: one.stamp.identity.hostname,
-                first_instruction_us: one.first_instruction_us,
-                confirmed_us: one.confirmed_us,
-            });
-            guests.push(one.guest);
-        }
+        let (mut guests, daughters, given) = apart(lived, &rows);
         let answer = ForkAnswer {
             intent: self.intent,
             daughters,
@@ -366,7 +359,14 @@ impl Job {
         let living: Vec<Living> = rows.iter().map(Living::of).collect();
         let (intent, tenant, kept) = (self.intent, self.caller.tenant().to_owned(), answer.clone());
         let (decisions, subject) = (brood.decisions, self.source.id());
+        let births: Vec<_> = rows.iter().map(reading::birth).collect();
         let write = move |write: &mut Write<'_>| {
+            if let Some((id, reading)) = &mother {
+                write.count(*id, reading, Cause::Fork)?;
+            }
+            for (subject, last) in &births {
+                write.open_meter(subject, last)?;
+            }
             for (row, given) in rows.iter().zip(&given) {
                 write.add_machine(row)?;
                 write.add_given(row.id, given)?;
@@ -462,4 +462,24 @@ impl Job {
 
 fn micros(since: Stopwatch) -> f64 {
     since.elapsed().as_secs_f64() * 1e6
+}
+
+/// Daughters as they are seated, as the caller sees them, and with what each was given.
+fn apart(
+    lived: Vec<Brought>,
+    rows: &[Born],
+) -> (Vec<Guest>, Vec<DaughterAnswer>, Vec<Vec<GivenRow>>) {
+    let (mut guests, mut daughters, mut given) = (Vec::new(), Vec::new(), Vec::new());
+    for (one, row) in lived.into_iter().zip(rows) {
+        let secrets = &one.stamp.secrets;
+        given.push(secrets.given().map(secret::given_row).collect::<Vec<_>>());
+        daughters.push(DaughterAnswer {
+            machine: MachineAnswer::from(row.clone()),
+            hostname: one.stamp.identity.hostname,
+            first_instruction_us: one.first_instruction_us,
+            confirmed_us: one.confirmed_us,
+        });
+        guests.push(one.guest);
+    }
+    (guests, daughters, given)
 }

@@ -3,6 +3,7 @@
 //! Invariant: a machine that has ended, by whatever cause, is written down as ended with the cause, once, and its units
 //! are given back.
 
+use brood_meter::{Cause, Reading};
 use brood_store::{Born, Life, MachineKind, MachineRow, MachineState, Write};
 use brood_units::{MachineId, Timestamp};
 use tokio::io::unix::AsyncFd;
@@ -12,6 +13,8 @@ use super::carried::Carried;
 use super::guest::Guest;
 use super::intent::{Begun, Intention, close};
 use super::owner::{After, Tell};
+use super::usage::Begin;
+use super::usage::reading::{self, Metered};
 use super::{
     Caller, CheckpointAnswer, Engine, EngineError, Idempotency, MachineAnswer, Scope, now, report,
 };
@@ -67,10 +70,13 @@ impl Engine {
             let words = format!("{id} is a checkpoint, which never runs: fork it");
             return Err(EngineError::Conflict(words));
         }
-        let (state, kind) = match change {
-            Change::Pause => (MachineState::Paused, "machine.paused"),
-            Change::Resume => (MachineState::Running, "machine.resumed"),
+        let state = match change {
+            Change::Pause => MachineState::Paused,
+            Change::Resume => MachineState::Running,
         };
+        if change == Change::Resume {
+            self.budget_left(caller.tenant(), Begin::Again)?;
+        }
         let _busy = self.busy(id);
         let (engine, living) = (self.clone(), Living::of(&row.born));
         self.work_with(living.clone(), move |mut guest| {
@@ -79,7 +85,7 @@ impl Engine {
                 Change::Resume => guest.resume(),
             };
             let told = match done {
-                Ok(()) => engine.write_state(&living, state, kind),
+                Ok(()) => engine.write_state(&living, state, &guest),
                 Err(error) => Err(EngineError::Failed(error.to_string())),
             };
             (told, After::back(guest))
@@ -147,7 +153,8 @@ impl Engine {
         let kept = self
             .work_with(living, move |mut mother| match mother.checkpoint() {
                 Ok(guest) => {
-                    let (told, born) = match engine.write_point(point, guest) {
+                    let counted = reading::cpu(mother.pid());
+                    let (told, born) = match engine.write_point(point, guest, counted) {
                         Ok((answer, born)) => (Ok(answer), vec![born]),
                         Err(error) => (Err(error), Vec::new()),
                     };
@@ -167,6 +174,7 @@ impl Engine {
         &self,
         mut point: Born,
         mut guest: Guest,
+        counted: Reading,
     ) -> Result<(CheckpointAnswer, (MachineId, Guest)), EngineError> {
         self.keep([(point.id, &mut guest)])?;
         point.carried = Carried::of(&guest).write()?;
@@ -175,9 +183,12 @@ impl Engine {
             checkpoint: MachineAnswer::from(point.clone()),
         };
         let kept = answer.clone();
+        let (subject, last) = reading::birth(&point);
         let write = move |write: &mut Write<'_>| {
             write.add_machine(&point)?;
+            write.open_meter(&subject, &last)?;
             if let Some(mother) = point.mother {
+                write.count(mother, &counted, Cause::Fork)?;
                 write.pass_given_on(mother, point.id)?;
             }
             let data = serde_json::json!({ "mother": point.mother });
@@ -247,8 +258,10 @@ impl Engine {
         let engine = self.clone();
         self.work_with(living.clone(), move |guest| {
             let cell = guest.kept_as();
+            let before = reading::all(guest.pid());
             let reaped = guest.end();
-            let written = engine.write_end(&living, how.to_owned(), cell);
+            let last = reading::end(reaped.as_ref().ok(), Some(before));
+            let written = engine.write_end(&living, how.to_owned(), cell, last);
             let told = reaped
                 .map_err(|error| EngineError::Failed(error.to_string()))
                 .and(written);
@@ -321,6 +334,10 @@ impl Engine {
         self.kept().extend(guest.kept_as());
         self.inner.costs.add(living.id, living.kind, guest.pid());
         if let Some(process) = guest.process() {
+            let pid = guest.pid();
+            self.metered().insert(living.id, Metered { pid, process });
+        }
+        if let Some(process) = guest.process() {
             let (engine, living) = (self.clone(), living.clone());
             tokio::spawn(async move {
                 // SAFETY: the descriptor is owned by what registers it, and closed by nobody else.
@@ -341,24 +358,29 @@ impl Engine {
         let engine = self.clone();
         let gone = self.work_with(living.clone(), move |guest| {
             let cell = guest.kept_as();
-            let how = match guest.wait() {
-                Ok(cause) => cause.to_string(),
-                Err(error) => error.to_string(),
-            };
-            (engine.write_end(&living, how, cell), After::gone())
+            let ended = guest.wait();
+            let last = reading::end(ended.as_ref().ok(), None);
+            let how = ended.map_or_else(|error| error.to_string(), |cause| cause.to_string());
+            (engine.write_end(&living, how, cell, last), After::gone())
         });
         // If it cannot be written down, the next start finds it.
         gone.await.ok();
     }
 
-    fn write_state(
+    pub(super) fn write_state(
         &self,
         living: &Living,
         state: MachineState,
-        kind: &'static str,
+        guest: &Guest,
     ) -> Result<(), EngineError> {
+        let (kind, cause) = match state {
+            MachineState::Paused => ("machine.paused", Cause::Pause),
+            _ => ("machine.resumed", Cause::Resume),
+        };
+        let reading = reading::all(guest.pid());
         let (id, tenant) = (living.id, living.tenant.clone());
         let write = move |write: &mut Write<'_>| {
+            write.count(id, &reading, cause)?;
             write.change_state(id, state)?;
             report(write, &tenant, kind, id, &serde_json::json!({}))
         };
@@ -370,6 +392,7 @@ impl Engine {
         living: &Living,
         how: String,
         cell: Option<MachineId>,
+        last: Reading,
     ) -> Result<(), EngineError> {
         let (id, tenant) = (living.id, living.tenant.clone());
         let kind = match living.kind {
@@ -379,12 +402,14 @@ impl Engine {
         let write = move |write: &mut Write<'_>| -> Result<bool, EngineError> {
             let was_alive = write.end_machine(id, &how, now())?;
             if was_alive {
+                write.count(id, &last, Cause::End)?;
                 report(write, &tenant, kind, id, &serde_json::json!({ "how": how }))?;
             }
             Ok(was_alive)
         };
         self.inner.deadlines.forget(id);
         self.inner.costs.remove(id);
+        self.metered().remove(&id);
         let was_alive = self.store().write(write).wait()?;
         if was_alive {
             // Checkpoints hold nothing, and are not known there.

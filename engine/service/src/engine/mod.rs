@@ -30,6 +30,7 @@ mod secret;
 mod stats;
 mod take_up;
 mod template;
+pub mod usage;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -64,6 +65,7 @@ pub use life::Change;
 pub use metric::TenantLabels;
 pub use secret::SecretAnswer;
 pub use stats::StatsAnswer;
+pub use usage::UsageOptions;
 
 use deadline::Deadlines;
 use metric::{Costs, Metrics};
@@ -87,6 +89,11 @@ struct Inner {
     line: Arc<Line>,
     secret_key: OnceLock<SecretKey>,
     deadlines: Deadlines,
+    /// Whose usage is read.
+    metered: usage::Meters,
+    usage: UsageOptions,
+    /// Whoever rates does it alone.
+    rating: tokio::sync::Mutex<()>,
     /// Under which ids a supervisor keeps the cells of machines.
     kept: Mutex<HashSet<MachineId>>,
     metrics: Metrics,
@@ -100,6 +107,19 @@ impl Engine {
     /// # Errors
     /// The store cannot be read or written, or the supervisor does not answer.
     pub async fn open(store: Store, host: Host, panels: Panels) -> Result<Self, EngineError> {
+        Self::open_with(store, host, panels, UsageOptions::default()).await
+    }
+
+    /// The same, with usage counted as an operator sets it.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub async fn open_with(
+        store: Store,
+        host: Host,
+        panels: Panels,
+        usage: UsageOptions,
+    ) -> Result<Self, EngineError> {
         let engine = Self {
             inner: Arc::new(Inner {
                 store,
@@ -112,12 +132,16 @@ impl Engine {
                 line: Arc::default(),
                 secret_key: OnceLock::new(),
                 deadlines: Deadlines::default(),
+                metered: Mutex::default(),
+                usage,
+                rating: tokio::sync::Mutex::default(),
                 kept: Mutex::default(),
                 metrics: Metrics::default(),
                 costs: Costs::default(),
             }),
         };
         engine.take_up().await?;
+        engine.begin_usage().await?;
         Ok(engine)
     }
 

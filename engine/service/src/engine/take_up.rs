@@ -14,7 +14,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use brood_hooks::Now;
-use brood_store::{MachineRow, Write};
+use brood_meter::{Cause, Last, Reading};
+use brood_store::{Born, MachineRow, Write};
 use brood_supervisor::protocol::Entry;
 use brood_units::MachineId;
 
@@ -22,6 +23,7 @@ use super::carried::Carried;
 use super::guest::Guest;
 use super::life::Living;
 use super::owner::After;
+use super::usage::reading;
 use super::{Engine, EngineError, now, report};
 use crate::fork::wall_clock_ns;
 use crate::hold::Units;
@@ -132,11 +134,20 @@ impl Engine {
         let (mut taken, mut ended) = (Vec::new(), Vec::new());
         for row in self.store().read(|read| read.alive())? {
             match self.adopt(&row, &mut cells) {
-                Ok(guest) => taken.push((Living::of(&row.born), guest)),
-                Err(how) => ended.push((row, how)),
+                Ok(guest) => taken.push((row.born, guest)),
+                Err(how) => {
+                    let cell = Carried::read(&row.born)
+                        .ok()
+                        .and_then(|carried| carried.cell);
+                    let entry = cell.and_then(|cell| cells.get(&cell));
+                    let end = entry.and_then(|entry| entry.end.as_ref());
+                    let last = reading::end_by_supervisor(end);
+                    ended.push((row, how, last));
+                }
             }
         }
         self.bury_the_lost(ended)?;
+        self.open_missing_meters(&taken)?;
         if let Some(keeper) = keeper {
             // Templates and warm daughters of the engine that died, daughters whose fork was not written down.
             for entry in cells.values().filter(|entry| entry.end.is_none()) {
@@ -150,7 +161,29 @@ impl Engine {
                 .map_err(|error| EngineError::failed(&error))?;
         }
         self.recall_holds()?;
-        Ok(taken)
+        let taken = taken.into_iter();
+        Ok(taken
+            .map(|(born, guest)| (Living::of(&born), guest))
+            .collect())
+    }
+
+    /// Usage of machines that were born under a program that did not count is counted from now on.
+    fn open_missing_meters(&self, taken: &[(Born, Guest)]) -> Result<(), EngineError> {
+        let mut missing = Vec::new();
+        for (born, guest) in taken {
+            if self.store().read(|read| read.meter(born.id))?.is_none() {
+                let (subject, last) = reading::birth(born);
+                let cpu_ns = reading::cpu(guest.pid()).cpu_ns.unwrap_or(0);
+                missing.push((subject, Last { cpu_ns, ..last }));
+            }
+        }
+        let open = move |write: &mut Write<'_>| -> Result<(), EngineError> {
+            for (subject, last) in &missing {
+                write.open_meter(subject, last)?;
+            }
+            Ok(())
+        };
+        self.store().write(open).wait()
     }
 
     /// The guest of a row, or how it ended. What is left of it stays with `cells`.
@@ -176,10 +209,11 @@ impl Engine {
         Ok(guest)
     }
 
-    fn bury_the_lost(&self, ended: Vec<(MachineRow, String)>) -> Result<(), EngineError> {
+    fn bury_the_lost(&self, ended: Vec<(MachineRow, String, Reading)>) -> Result<(), EngineError> {
         let bury = move |write: &mut Write<'_>| -> Result<(), EngineError> {
-            for (row, how) in &ended {
+            for (row, how, last) in &ended {
                 write.end_machine(row.born.id, how, now())?;
+                write.count(row.born.id, last, Cause::End)?;
                 let data = serde_json::json!({ "how": how });
                 report(write, &row.born.tenant, "machine.ended", row.born.id, &data)?;
             }

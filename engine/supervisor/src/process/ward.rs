@@ -90,6 +90,7 @@ impl Wards {
                 pid,
                 code: known.end.code,
                 signal: known.end.signal,
+                cpu_ns: known.end.cpu_ns,
             }
         });
         self.by_pid.insert(pid, id);
@@ -203,7 +204,9 @@ impl Wards {
             words: self.words.remove(&pid),
             code: told.and_then(|end| end.code),
             signal: told.and_then(|end| end.signal),
+            cpu_ns: told.and_then(|end| end.cpu_ns),
             at,
+            heard: instant(),
         }
     }
 
@@ -239,6 +242,13 @@ impl Living {
     pub(super) fn kill(&self) {
         pidfd_send_signal(&self.pidfd, Signal::KILL).ok();
     }
+}
+
+/// The clock of [`brood_units::Instant`].
+fn instant() -> brood_units::Instant {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let nanos = |part: i64| u64::try_from(part).unwrap_or(0);
+    brood_units::Instant::from_nanos(nanos(now.tv_sec) * 1_000_000_000 + nanos(now.tv_nsec))
 }
 
 /// Whether the process has ended (man 2 pidfd_open).

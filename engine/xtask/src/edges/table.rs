@@ -86,11 +86,16 @@ pub(super) const CRATES: &[Rule] = &[
         &["brood-units", "brood-hooks", "brood-policy"],
         KVM,
     ),
-    rule("brood-store", &["brood-units", "brood-crash-point"], KVM),
     rule(
         "brood-meter",
         &["brood-units", "brood-hooks"],
         KVM_AND_SERVERS,
+    ),
+    // The records that it keeps are the meter's.
+    rule(
+        "brood-store",
+        &["brood-units", "brood-crash-point", "brood-meter"],
+        KVM,
     ),
     rule(
         "brood-supervisor",
