@@ -105,6 +105,9 @@ pub struct ForkSpec {
     /// What becomes of the mother's secrets.
     #[serde(default)]
     pub secrets: Secrets,
+    /// Higher goes first where a policy has requests wait for room, as far as the policy allows it.
+    #[serde(default)]
+    pub priority: i32,
     /// Secrets of the tenant that they get, whatever the mother has. Values are opened for the stamps of daughters alone.
     #[schema(max_items = 64)]
     #[serde(default)]

@@ -23,11 +23,19 @@ pub enum Scope {
     Keys,
     /// To do what concerns all tenants.
     Operator,
+    /// To read what the engine measures of itself, and nothing else; an operator may as well.
+    Metrics,
 }
 
 impl Scope {
     /// All of them.
-    pub const ALL: &[Self] = &[Self::Read, Self::Write, Self::Keys, Self::Operator];
+    pub const ALL: &[Self] = &[
+        Self::Read,
+        Self::Write,
+        Self::Keys,
+        Self::Operator,
+        Self::Metrics,
+    ];
 
     /// Its word.
     pub const fn as_str(self) -> &'static str {
@@ -36,6 +44,7 @@ impl Scope {
             Self::Write => "write",
             Self::Keys => "keys",
             Self::Operator => "operator",
+            Self::Metrics => "metrics",
         }
     }
 }

@@ -158,6 +158,7 @@ fn reply(reply: Reply, schemas: &mut Schemas) -> utoipa::openapi::Response {
             .content(JSON, json(schemas, of))
             .content(STREAM, text()),
         Reply::Bytes => response.description("Here it is").content(BYTES, text()),
+        Reply::Text(media) => response.description("Here it is").content(media, text()),
         Reply::Done => response.description("It was done"),
         Reply::Socket(frames) => {
             let client = schemas.add((frames.from_client)()).ref_location;

@@ -75,6 +75,8 @@ pub enum Reply {
     FoundOrStream(#[doc(hidden)] Json),
     /// Any bytes, as many as there are.
     Bytes,
+    /// Text of this media type.
+    Text(&'static str),
     /// Nothing.
     Done,
     /// A WebSocket (RFC 6455).
@@ -173,6 +175,11 @@ impl Operation {
 
     const fn sends_bytes(mut self) -> Self {
         self.reply = Reply::Bytes;
+        self
+    }
+
+    const fn sends_text(mut self, media: &'static str) -> Self {
+        self.reply = Reply::Text(media);
         self
     }
 
@@ -310,6 +317,14 @@ ids! {
     ListPolicies = "listPolicies",
     /// What policies said about a request.
     Decisions = "decisions",
+    /// Lists or follows all that they said.
+    DecisionLog = "decisionLog",
+    /// The page that looks at the engine.
+    Console = "console",
+    /// Its script.
+    ConsoleScript = "consoleScript",
+    /// Its style.
+    ConsoleStyle = "consoleStyle",
     /// The document.
     Document = "document",
     /// Lists kinds of problems.
@@ -336,6 +351,8 @@ ids! {
     ListTenants = "listTenants",
     /// Makes one.
     CreateTenant = "createTenant",
+    /// What the engine measures of itself.
+    Metrics = "metrics",
     /// Whether the server lives.
     Live = "live",
     /// Whether it can be asked.

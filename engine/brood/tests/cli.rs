@@ -285,9 +285,19 @@ fn decisions_keys_tenants_and_the_server_itself_are_shown() {
     assert_eq!(hooks, ["admission", "placement", "mutation"]);
     let words = serve.text(&["policy", "decisions", intent]);
     assert!(words.contains("enforced"), "{words}");
+    let log = serve.good(&["policy", "log", "--limit", "3"]);
+    let logged = log["items"].as_array().into_iter().flatten();
+    assert!(logged.clone().all(|one| one["intent"] == intent), "{log}");
+    assert_eq!(logged.count(), 3);
+    let words = serve.text(&["policy", "log"]);
+    assert_eq!(words.lines().count(), 6, "{words}");
+    assert_eq!(serve.text(&["policy", "log", "--denied"]), "");
 
     let info = serve.good(&["info"]);
-    assert_eq!(info["scopes"].as_array().map(Vec::len), Some(4));
+    assert_eq!(
+        info["scopes"].as_array().map(Vec::len),
+        Some(brood_api::key::Scope::ALL.len())
+    );
     assert!(serve.text(&["info"]).contains(&serve.url));
 
     let made = serve.good(&["key", "create", "look", "--scope", "read", "--ttl", "1h"]);

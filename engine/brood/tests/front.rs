@@ -367,7 +367,10 @@ fn the_server_says_what_it_is_and_what_it_can_do() {
     }
     let info = server.good("GET /v1/info", "");
     assert_eq!(info["tenant"], "acme");
-    assert_eq!(info["scopes"].as_array().map(Vec::len), Some(4));
+    assert_eq!(
+        info["scopes"].as_array().map(Vec::len),
+        Some(brood_api::key::Scope::ALL.len())
+    );
     let named = server.ask("GET /healthz", &[("X-Request-Id", "mine-1")], "");
     assert_eq!(named.header("x-request-id"), Some("mine-1"));
     let id = server.ask("GET /healthz", &[("X-Request-Id", "no good")], "");

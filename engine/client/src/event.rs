@@ -3,8 +3,12 @@
 //! Invariant: a follower gives out what the server sent, in its order; a gap and a server's last words are given out like
 //! events, and a stream that breaks ends with an error.
 
+use std::marker::PhantomData;
+
 use brood_api::OperationId as Id;
 use brood_api::event::{Event, EventQuery, Events, Gap};
+use brood_api::policy::{DecisionLog, DecisionQuery, LoggedDecision};
+use serde::de::DeserializeOwned;
 
 use crate::ask::Ask;
 use crate::frames::{Frames, STREAM};
@@ -12,17 +16,18 @@ use crate::{Client, ClientError};
 
 /// What a follower is told.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Followed {
+pub enum Followed<T = Event> {
     /// Something happened.
-    Event(Event),
+    Event(T),
     /// Events are gone that were not seen.
     Gap(Gap),
 }
 
 /// Events as they happen. It ends with the error that ended it: the server's last words, or that it cannot be reached.
-pub struct Follower {
+pub struct Follower<T = Event> {
     frames: Frames,
     over: bool,
+    of: PhantomData<fn() -> T>,
 }
 
 impl Client {
@@ -40,19 +45,49 @@ impl Client {
     /// # Errors
     /// As all methods: the server cannot be reached, is not understood, or refuses.
     pub fn follow(&self, after: u64) -> Result<Follower, ClientError> {
-        let ask = Ask::to(Id::Events)
-            .accept(STREAM)
-            .header("Last-Event-ID", Some(after));
-        let response = self.send(ask)?;
+        let ask = Ask::to(Id::Events);
+        self.follow_from(ask.header("Last-Event-ID", Some(after)))
+    }
+
+    /// A part of the log of decisions.
+    ///
+    /// # Errors
+    /// As all methods: the server cannot be reached, is not understood, or refuses.
+    pub fn decision_log(&self, query: &DecisionQuery) -> Result<DecisionLog, ClientError> {
+        self.call(logged(query).query("limit", query.limit))
+    }
+
+    /// Decisions behind a number, or from now on, and all that are made from then on.
+    ///
+    /// # Errors
+    /// As all methods: the server cannot be reached, is not understood, or refuses.
+    pub fn follow_decisions(
+        &self,
+        query: &DecisionQuery,
+    ) -> Result<Follower<LoggedDecision>, ClientError> {
+        self.follow_from(logged(query))
+    }
+
+    fn follow_from<T>(&self, ask: Ask) -> Result<Follower<T>, ClientError> {
+        let response = self.send(ask.accept(STREAM))?;
         Ok(Follower {
             frames: Frames::of(self, response),
             over: false,
+            of: PhantomData,
         })
     }
 }
 
-impl Follower {
-    fn told(&mut self) -> Result<Followed, ClientError> {
+fn logged(query: &DecisionQuery) -> Ask {
+    Ask::to(Id::DecisionLog)
+        .query("after", query.after)
+        .query("machine", query.machine)
+        .query("denied", query.denied)
+        .query("tenant", query.tenant.as_ref())
+}
+
+impl<T: DeserializeOwned> Follower<T> {
+    fn told(&mut self) -> Result<Followed<T>, ClientError> {
         let (kind, data) = self.frames.next()?;
         match kind.as_str() {
             "gap" => self.frames.read(&data).map(Followed::Gap),
@@ -61,8 +96,8 @@ impl Follower {
     }
 }
 
-impl Iterator for Follower {
-    type Item = Result<Followed, ClientError>;
+impl<T: DeserializeOwned> Iterator for Follower<T> {
+    type Item = Result<Followed<T>, ClientError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.over {
@@ -88,6 +123,7 @@ mod tests {
         Follower {
             frames: Frames::new(Client::new(address, None), lines),
             over: false,
+            of: PhantomData,
         }
     }
 

@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::fault::{Refusal, problem, refusal};
+use crate::metric::Open;
 use crate::state::Shared;
 
 /// Longest `Idempotency-Key`, bytes.
@@ -26,11 +27,13 @@ const MAX_IDEMPOTENCY_KEY: usize = 255;
 
 /// The place that a request's connection has among all; whoever keeps the connection keeps it.
 #[derive(Clone)]
-pub(crate) struct Connection(#[expect(dead_code, reason = "it is held")] Arc<OwnedSemaphorePermit>);
+pub(crate) struct Connection(
+    #[expect(dead_code, reason = "it is held")] Arc<(OwnedSemaphorePermit, Open)>,
+);
 
 impl Connection {
-    pub(crate) fn new(place: OwnedSemaphorePermit) -> Self {
-        Self(Arc::new(place))
+    pub(crate) fn new(place: OwnedSemaphorePermit, open: Open) -> Self {
+        Self(Arc::new((place, open)))
     }
 }
 
@@ -268,6 +271,7 @@ pub(crate) fn service_scope(scope: ApiScope) -> Scope {
         ApiScope::Write => Scope::Write,
         ApiScope::Keys => Scope::Keys,
         ApiScope::Operator => Scope::Operator,
+        ApiScope::Metrics => Scope::Metrics,
     }
 }
 

@@ -10,15 +10,17 @@ mod template;
 
 use brood_api::OperationId;
 
-pub(crate) use look::page as events_behind;
+pub(crate) use look::{log as decisions_behind, page as events_behind};
 
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::fault::Refusal;
+use crate::ui;
 
 /// Does what is asked.
 pub(crate) async fn handle(id: OperationId, call: Call) -> Result<Answer, Refusal> {
     match id {
+        OperationId::Metrics => look::metrics(call).await,
         OperationId::Live => look::live(),
         OperationId::Ready => look::ready(&call),
         OperationId::Document => Ok(Answer::Json(call.shared.document)),
@@ -28,6 +30,10 @@ pub(crate) async fn handle(id: OperationId, call: Call) -> Result<Answer, Refusa
         OperationId::ListPolicies => look::policies(&call),
         OperationId::Events => look::events(call),
         OperationId::Decisions => look::decisions(&call),
+        OperationId::DecisionLog => look::decision_log(call),
+        OperationId::Console => Ok(Answer::Page(ui::PAGE)),
+        OperationId::ConsoleScript => Ok(Answer::Page(ui::SCRIPT)),
+        OperationId::ConsoleStyle => Ok(Answer::Page(ui::STYLE)),
         OperationId::ListMachines => machine::list(&call, machine::MACHINE),
         OperationId::ListCheckpoints => machine::list(&call, machine::CHECKPOINT),
         OperationId::ShowMachine => machine::show(&call, machine::MACHINE),

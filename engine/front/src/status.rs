@@ -7,7 +7,9 @@ use brood_api::{Code, Outcome, Reply};
 pub(crate) fn of(outcome: Outcome) -> StatusCode {
     match outcome {
         Outcome::Reply(Reply::Created(_)) => StatusCode::CREATED,
-        Outcome::Reply(Reply::Found(_) | Reply::FoundOrStream(_) | Reply::Bytes) => StatusCode::OK,
+        Outcome::Reply(
+            Reply::Found(_) | Reply::FoundOrStream(_) | Reply::Bytes | Reply::Text(_),
+        ) => StatusCode::OK,
         Outcome::Reply(Reply::Done) => StatusCode::NO_CONTENT,
         Outcome::Reply(Reply::Socket(_)) => StatusCode::SWITCHING_PROTOCOLS,
         Outcome::Problem(code) => of_problem(code),

@@ -28,6 +28,8 @@ pub struct ForkSpec {
     pub files: Vec<StampFile>,
     /// What becomes of the mother's secrets.
     pub secrets: Secrets,
+    /// Higher goes first, where policies have requests wait.
+    pub priority: i32,
     /// Secrets of the tenant that they get.
     pub give: Vec<Secret>,
     /// What each of them is to have; none is what the mother has.
@@ -54,6 +56,7 @@ impl ForkSpec {
             env: BTreeMap::new(),
             files: Vec::new(),
             secrets: Secrets::Drop,
+            priority: 0,
             give: Vec::new(),
             shape: None,
         }
@@ -190,7 +193,7 @@ impl ForkSpec {
             min_count,
             shape,
             ttl_ms: self.ttl_ms,
-            priority: 0,
+            priority: self.priority,
             labels: self.labels.clone().into_iter().collect(),
             asks: asks(secrets, &self.give),
         })

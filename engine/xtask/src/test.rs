@@ -41,8 +41,8 @@ pub(crate) struct Options {
 /// Runs everything that the options leave in.
 pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
     let needs: &[Need] = match (options.no_lab, host::kvm()) {
-        (false, host::Kvm::NeedsLab) => &[Need::Build, Need::Guest, Need::Lab],
-        _ => &[Need::Build, Need::Guest],
+        (false, host::Kvm::NeedsLab) => &[Need::Build, Need::Look, Need::Guest, Need::Lab],
+        _ => &[Need::Build, Need::Look, Need::Guest],
     };
     packages::ensure(place, needs)?;
     let nextest = CargoTool::Nextest.ensure(place)?;

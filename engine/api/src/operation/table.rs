@@ -14,13 +14,18 @@ use crate::machine::{
     EndAnswer, EndQuery, Machine, MachineListQuery, MachineSpec, MachineStats, NamedMachineSpec,
     Tree, TreeQuery, TtlSpec,
 };
-use crate::policy::{Bindings, Decisions};
+use crate::policy::{Bindings, DecisionLog, DecisionQuery, Decisions};
 use crate::problem::RegistryEntry;
 use crate::secret::{Secret, SecretList, SecretSpec};
 use crate::template::{Template, TemplateSpec};
 use crate::tenant::{NewTenant, Tenant, TenantSpec};
 use crate::{ListQuery, Registry};
 
+/// <https://prometheus.io/docs/specs/om/open_metrics_spec/#protocol-negotiation>
+const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
 const CHECKPOINTS: &str = "/v1/checkpoints";
 const CHECKPOINT: &str = "/v1/checkpoints/{checkpoint}";
 const MACHINES: &str = "/v1/machines";
@@ -35,6 +40,13 @@ const TEMPLATE: &str = "/v1/templates/{template}";
 pub(super) const OPERATIONS: &[Operation] = &[
     get(Id::Live, "/healthz", "Whether the server lives").finds::<Health>(),
     get(Id::Ready, "/readyz", "Whether the server can be asked").finds::<Health>(),
+    get(
+        Id::Metrics,
+        "/metrics",
+        "What the engine measures of itself, for Prometheus",
+    )
+    .needs(Scope::Metrics)
+    .sends_text(METRICS),
     get(Id::ListCheckpoints, CHECKPOINTS, "Lists checkpoints")
         .needs(Scope::Read)
         .query::<MachineListQuery>()
@@ -54,6 +66,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .takes::<ForkSpec>()
     .makes::<ForkAnswer>()
     .once(),
+    get(
+        Id::DecisionLog,
+        "/v1/decisions",
+        "Lists what policies said of all requests, or follows it as `text/event-stream`",
+    )
+    .needs(Scope::Read)
+    .query::<DecisionQuery>()
+    .follows::<DecisionLog>(),
     get(
         Id::Events,
         "/v1/events",
@@ -371,6 +391,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .takes::<TenantSpec>()
     .makes::<NewTenant>()
     .once(),
+    get(Id::Console, "/ui", "A page to look at the engine with").sends_text(HTML),
+    get(Id::ConsoleScript, "/ui/console.js", "The script of that page").sends_text(SCRIPT),
+    get(Id::ConsoleStyle, "/ui/console.css", "The style of that page").sends_text(STYLE),
 ];
 
 const fn get(id: Id, path: &'static str, summary: &'static str) -> Operation {

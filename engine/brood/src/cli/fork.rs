@@ -48,6 +48,9 @@ pub struct Arguments {
     /// What becomes of the mother's secrets.
     #[arg(long, default_value = "drop")]
     secrets: Keeps,
+    /// Higher goes first where a policy has requests wait, as far as it allows that.
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    priority: i32,
     /// A secret that they get: in a variable, or in a file if PLACE begins with `/`.
     #[arg(long = "secret", value_name = "NAME=PLACE", value_parser = pair)]
     give: Vec<Pair>,
@@ -87,6 +90,7 @@ impl Run for Arguments {
                 Keeps::Drop => Secrets::Drop,
                 Keeps::Inherit => Secrets::Inherit,
             },
+            priority: self.priority,
             give_secrets: self.give.into_iter().map(given).collect(),
             on_error: match self.on_error {
                 Others::Keep => OnError::Keep,

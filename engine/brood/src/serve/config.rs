@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
+use brood_front::TenantLabels;
 use brood_policy::{Mistakes, read};
 
 /// Where the front listens if nobody says: only this host can reach it.
@@ -31,6 +32,8 @@ pub struct Config {
     pub key_rate: Option<NonZeroU32>,
     /// The same of all keys of one tenant.
     pub tenant_rate: Option<NonZeroU32>,
+    /// Whether metrics tell tenants apart.
+    pub tenant_labels: TenantLabels,
 }
 
 impl Config {
@@ -46,6 +49,7 @@ impl Config {
             tenant: "default".to_owned(),
             key_rate: None,
             tenant_rate: None,
+            tenant_labels: TenantLabels::default(),
         }
     }
 
@@ -89,6 +93,11 @@ impl Config {
                 };
                 config.key_rate = rate("key-requests-per-second").or(config.key_rate);
                 config.tenant_rate = rate("tenant-requests-per-second").or(config.tenant_rate);
+                let words = [
+                    ("together", TenantLabels::Together),
+                    ("apart", TenantLabels::Apart),
+                ];
+                root.word("metrics-of-tenants", &words, &mut config.tenant_labels);
                 config
             },
         )

@@ -223,6 +223,7 @@ pub(super) fn fork_of(spec: WireFork) -> ForkMachine {
                 wire::Secrets::Drop => Secrets::Drop,
                 wire::Secrets::Inherit => Secrets::Inherit,
             },
+            priority: spec.priority,
             ..ForkSpec::of(spec.count)
         },
     }

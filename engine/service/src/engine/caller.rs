@@ -33,10 +33,18 @@ pub enum Scope {
     Keys,
     /// To do what concerns all tenants.
     Operator,
+    /// To read what the engine measures of itself, and nothing else.
+    Metrics,
 }
 
 impl Scope {
-    const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Keys, Self::Operator];
+    const ALL: [Self; 5] = [
+        Self::Read,
+        Self::Write,
+        Self::Keys,
+        Self::Operator,
+        Self::Metrics,
+    ];
 
     /// Its word.
     pub const fn as_str(self) -> &'static str {
@@ -45,6 +53,7 @@ impl Scope {
             Self::Write => "write",
             Self::Keys => "keys",
             Self::Operator => "operator",
+            Self::Metrics => "metrics",
         }
     }
 }
@@ -57,7 +66,7 @@ impl FromStr for Scope {
         known.ok_or_else(|| {
             let word = word.escape_debug();
             EngineError::Invalid(format!(
-                "'{word}' is no scope: there are read, write, keys and operator"
+                "'{word}' is no scope: there are read, write, keys, operator and metrics"
             ))
         })
     }
@@ -77,13 +86,15 @@ impl Caller {
         &self.principal.tenant
     }
 
-    /// Whether the key allows it.
+    /// Whether the key allows it. An operator may read what the engine measures as well.
     ///
     /// # Errors
     /// It does not.
     pub fn may(&self, scope: Scope) -> Result<(), EngineError> {
-        let scope = scope.as_str();
-        match self.scopes.iter().any(|own| own == scope) {
+        let has = |wanted: Scope| self.scopes.iter().any(|own| own == wanted.as_str());
+        let implied = scope == Scope::Metrics && has(Scope::Operator);
+        let (is_allowed, scope) = (has(scope) || implied, scope.as_str());
+        match is_allowed {
             true => Ok(()),
             false => Err(EngineError::Forbidden { scope }),
         }

@@ -7,10 +7,11 @@ use brood_units::{IntentId, MachineId, Timestamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Caller, Engine, EngineError, now};
+use super::{Caller, Engine, EngineError, now, report};
 use crate::decision::Decision;
 use crate::hold::Units;
 use crate::identity;
+use crate::path::Stopped;
 
 /// How long an answer is kept for whoever repeats its request, milliseconds: a day.
 const REMEMBERED_MS: i64 = 24 * 60 * 60 * 1000;
@@ -102,14 +103,25 @@ impl Engine {
         Ok(())
     }
 
-    /// Keeps what was said about a request that came to no intent.
+    /// Keeps what was said about a request that came to no intent, and reports that it was refused.
     pub(super) async fn keep_decisions(
         &self,
         caller: &Caller,
-        decisions: Vec<Decision>,
+        subject: MachineId,
+        stopped: &mut Stopped,
     ) -> Result<(), EngineError> {
         let (tenant, id) = (caller.tenant().to_owned(), intent_id()?);
-        let record = move |write: &mut Write<'_>| record(write, &tenant, id, &decisions);
+        let decisions = std::mem::take(&mut stopped.decisions);
+        let data = serde_json::json!({ "intent": id, "why": stopped.to_string() });
+        let record = move |write: &mut Write<'_>| {
+            let about = About {
+                tenant: &tenant,
+                intent: id,
+                subject,
+            };
+            record(write, about, &decisions)?;
+            report(write, &tenant, "fork.refused", subject, &data)
+        };
         self.store().write(record).await
     }
 }
@@ -134,6 +146,23 @@ fn begin(
     }
 }
 
+/// What something was said about.
+#[derive(Clone, Copy)]
+pub(super) struct About<'a> {
+    pub(super) tenant: &'a str,
+    pub(super) intent: IntentId,
+    /// What was to be forked.
+    pub(super) subject: MachineId,
+}
+
+/// A decision as it is kept.
+#[derive(Serialize)]
+struct Kept<'a> {
+    subject: MachineId,
+    #[serde(flatten)]
+    decision: &'a Decision,
+}
+
 /// Forgets answers that nobody asks for any more.
 pub(super) fn forget_old(write: &mut Write<'_>, now: Timestamp) -> Result<(), EngineError> {
     let before = Timestamp::from_millis(now.as_millis().saturating_sub(REMEMBERED_MS));
@@ -144,16 +173,16 @@ pub(super) fn forget_old(write: &mut Write<'_>, now: Timestamp) -> Result<(), En
 /// Keeps each thing that was said.
 pub(super) fn record(
     write: &mut Write<'_>,
-    tenant: &str,
-    intent: IntentId,
+    about: About<'_>,
     decisions: &[Decision],
 ) -> Result<(), EngineError> {
+    let subject = about.subject;
     for decision in decisions {
         write.record(&DecisionRow {
-            intent,
-            tenant: tenant.to_owned(),
+            intent: about.intent,
+            tenant: about.tenant.to_owned(),
             at: now(),
-            body: to_json(decision)?,
+            body: to_json(&Kept { subject, decision })?,
         })?;
     }
     Ok(())

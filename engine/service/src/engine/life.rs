@@ -319,6 +319,7 @@ impl Engine {
         self.watch(living.clone());
         guest.outlive();
         self.kept().extend(guest.kept_as());
+        self.inner.costs.add(living.id, living.kind, guest.pid());
         if let Some(process) = guest.process() {
             let (engine, living) = (self.clone(), living.clone());
             tokio::spawn(async move {
@@ -383,10 +384,13 @@ impl Engine {
             Ok(was_alive)
         };
         self.inner.deadlines.forget(id);
+        self.inner.costs.remove(id);
         let was_alive = self.store().write(write).wait()?;
         if was_alive {
             // Checkpoints hold nothing, and are not known there.
             self.holds().machine_ended(id);
+            self.metrics().ended(living.kind.as_str());
+            self.call_next();
         }
         if let Some(cell) = cell {
             self.kept().remove(&cell);

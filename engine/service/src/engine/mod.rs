@@ -13,6 +13,7 @@ mod caller;
 mod carried;
 mod create;
 mod deadline;
+mod decide;
 mod error;
 pub mod exec;
 mod file;
@@ -21,6 +22,7 @@ mod guest;
 mod intent;
 mod life;
 mod look;
+mod metric;
 mod once;
 mod owner;
 mod rotate;
@@ -38,11 +40,14 @@ use brood_units::{MachineId, Timestamp};
 use crate::fork::wall_clock_ns;
 use crate::hold::{Held, Holds};
 use crate::host::Host;
+use crate::line::Line;
+use crate::node::Gauge;
 use crate::path::Panels;
 use crate::secret::SecretKey;
 
 pub use brood_store::{
-    EventRow, MachineKind, MachineQuery, Page, StoreError, TemplateRow, Visibility,
+    DecisionEntry, DecisionQuery, EventRow, MachineKind, MachineQuery, Page, StoreError,
+    TemplateRow, Visibility,
 };
 
 pub use answer::{
@@ -56,10 +61,12 @@ pub use fork::{ForkMachine, OnError};
 pub use guest::GuestKind;
 pub use intent::Idempotency;
 pub use life::Change;
+pub use metric::TenantLabels;
 pub use secret::SecretAnswer;
 pub use stats::StatsAnswer;
 
 use deadline::Deadlines;
+use metric::{Costs, Metrics};
 use owner::Owners;
 use template::Templates;
 
@@ -76,10 +83,14 @@ struct Inner {
     owners: Owners,
     templates: Templates,
     holds: Mutex<Holds>,
+    gauge: Gauge,
+    line: Arc<Line>,
     secret_key: OnceLock<SecretKey>,
     deadlines: Deadlines,
     /// Under which ids a supervisor keeps the cells of machines.
     kept: Mutex<HashSet<MachineId>>,
+    metrics: Metrics,
+    costs: Costs,
 }
 
 impl Engine {
@@ -97,9 +108,13 @@ impl Engine {
                 owners: Owners::default(),
                 templates: Templates::default(),
                 holds: Mutex::default(),
+                gauge: Gauge::default(),
+                line: Arc::default(),
                 secret_key: OnceLock::new(),
                 deadlines: Deadlines::default(),
                 kept: Mutex::default(),
+                metrics: Metrics::default(),
+                costs: Costs::default(),
             }),
         };
         engine.take_up().await?;
@@ -130,6 +145,7 @@ impl Engine {
             let all = held.daughters();
             // Nothing is left of a claim that ends whole.
             drop(self.holds().end(held, all));
+            self.call_next();
         }
     }
 

@@ -18,6 +18,7 @@ mod plan;
 mod secret;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use brood_agent_proto::fork::StampFile;
 use brood_hooks::{Admission, Billing, Denial, ForkRequest, Mutation, Now, Panel, Placement};
@@ -25,6 +26,7 @@ use brood_hooks::{Admission, Billing, Denial, ForkRequest, Mutation, Now, Panel,
 use crate::ask::{ForkSpec, Secret, Secrets};
 use crate::decision::Decision;
 use crate::hold::Held;
+use crate::line::Deferred;
 use crate::secret::OpenError;
 
 pub use act::{Born, Fledged, Pause};
@@ -83,6 +85,8 @@ pub struct Stopped {
     pub warnings: Vec<String>,
     /// Units that were held for it.
     pub held: Option<Held>,
+    /// How long it stood in line before.
+    pub waited: Option<Duration>,
 }
 
 /// Why a request goes no further.
@@ -97,17 +101,8 @@ pub enum Why {
         denial: Denial,
     },
     /// A policy says not now.
-    #[error("{by} has it wait in {queue} for {max_wait_ms} ms at most")]
-    Queued {
-        /// The binding.
-        by: String,
-        /// Where.
-        queue: String,
-        /// Higher goes first.
-        priority: i32,
-        /// Longest wait, milliseconds.
-        max_wait_ms: u32,
-    },
+    #[error("{} has it wait in {} for {} ms at most", .0.group.binding, .0.group.queue, .0.max_wait_ms)]
+    Queued(Box<Deferred>),
     /// There is no place.
     #[error("{0}")]
     Placement(#[from] brood_hooks::placement::PlacementError),
@@ -156,6 +151,7 @@ impl Course {
             decisions: self.decisions,
             warnings: self.warnings,
             held: self.held,
+            waited: None,
         })
     }
 }

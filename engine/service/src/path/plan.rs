@@ -75,7 +75,8 @@ impl Placed {
         };
         let panel = panels.mutation.as_ref();
         let said = panel.hear(course.now, brief.clone()).await;
-        course.decisions.extend(decisions::<Mutation>(panel, &said));
+        let decisions = decisions::<Mutation>(panel, &course.request.who.tenant, &said);
+        course.decisions.extend(decisions);
         let planned = match combine(&brief, &said) {
             Ok(planned) => planned,
             Err(error) => return Err(course.stopped(error)),
