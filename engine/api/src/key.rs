@@ -57,6 +57,7 @@ pub struct KeySpec {
     #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "ci")]
     pub name: String,
     /// What it allows; at most what the caller's own key does.
+    #[schema(min_items = 1)]
     pub scopes: Vec<Scope>,
     /// A part of the tenant; `default` if not said.
     #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$")]

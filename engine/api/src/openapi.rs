@@ -18,8 +18,7 @@ use utoipa::openapi::{
 };
 
 use crate::operation::{Body, Described, Operation, Reply, Verb, schema};
-use crate::tenant::Tenant;
-use crate::{Code, IdText, Problem};
+use crate::{Code, IdText, Problem, limit};
 
 /// What a request may come to.
 #[derive(Clone, Copy)]
@@ -41,8 +40,6 @@ pub fn document(status: impl Fn(Outcome) -> u16) -> OpenApi {
     let mut schemas = Schemas::default();
     schemas.add(schema::<Problem>());
     schemas.add(schema::<IdText>());
-    // A page does not bring the schema of what is on it, and no operation shows one alone.
-    schemas.add(schema::<Tenant>());
     let mut paths = PathsBuilder::new();
     for operation in Operation::ALL {
         let method = match operation.verb {
@@ -214,6 +211,8 @@ fn by_status(operation: &Operation, status: &impl Fn(Outcome) -> u16) -> BTreeMa
     }
     if operation.takes_idempotency_key() {
         codes.extend([Code::RequestInFlight, Code::IdempotencyKeyReused]);
+    }
+    if operation.asks_policies() {
         codes.extend([Code::Denied, Code::Busy]);
     }
     if matches!(operation.reply, Reply::FoundOrStream(_)) {
@@ -242,6 +241,13 @@ fn path_parameters(path: &str) -> impl Iterator<Item = Parameter> {
             "machine" | "checkpoint" | "key" | "intent" => {
                 RefOr::Ref(Ref::from_schema_name("IdText"))
             }
+            "code" => RefOr::Ref(Ref::from_schema_name("Code")),
+            "name" => RefOr::T(Schema::Object(
+                ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .pattern(Some(limit::NAME_PATTERN))
+                    .build(),
+            )),
             "exec" => RefOr::T(Schema::Object(
                 ObjectBuilder::new()
                     .schema_type(Type::Integer)

@@ -7,8 +7,9 @@ mod table;
 
 use utoipa::openapi::path::Parameter;
 use utoipa::openapi::{RefOr, Schema};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
+use crate::Page;
 use crate::key::Scope;
 
 /// How it is asked.
@@ -36,6 +37,15 @@ pub(crate) fn schema<T: ToSchema>() -> Described {
     let name = T::name().into_owned();
     let mut all = vec![(name.clone(), T::schema())];
     T::schemas(&mut all);
+    Described { name, all }
+}
+
+fn page<T: ToSchema>() -> Described {
+    let one = schema::<T>();
+    let name = format!("{}Page", one.name);
+    let mut all = one.all;
+    all.push((name.clone(), Page::<T>::schema()));
+    Page::<T>::schemas(&mut all);
     Described { name, all }
 }
 
@@ -121,6 +131,19 @@ impl Operation {
         self.repeat == Repeat::IdempotencyKey
     }
 
+    /// Whether policies have a say in it.
+    pub(crate) fn asks_policies(&self) -> bool {
+        use OperationId::{CreateMachine, ForkCheckpoint, ForkMachine, ForkTemplate, NamedMachine};
+        let makes = [
+            CreateMachine,
+            ForkCheckpoint,
+            ForkMachine,
+            ForkTemplate,
+            NamedMachine,
+        ];
+        makes.contains(&self.id)
+    }
+
     const fn new(id: OperationId, verb: Verb, path: &'static str, summary: &'static str) -> Self {
         Self {
             id,
@@ -172,6 +195,11 @@ impl Operation {
 
     const fn finds<T: ToSchema>(mut self) -> Self {
         self.reply = Reply::Found(Json(schema::<T>));
+        self
+    }
+
+    const fn pages<T: ToSchema>(mut self) -> Self {
+        self.reply = Reply::Found(Json(page::<T>));
         self
     }
 

@@ -1,22 +1,18 @@
-//! Events: a page of them, or a stream (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
+//! Events: a page of them, or a stream.
 //!
 //! Invariant: a follower gives out what the server sent, in its order; a gap and a server's last words are given out like
 //! events, and a stream that breaks ends with an error.
 
-use std::io::{BufRead, BufReader, Read};
 use std::marker::PhantomData;
 
+use brood_api::OperationId as Id;
 use brood_api::event::{Event, EventQuery, Events, Gap};
 use brood_api::policy::{DecisionLog, DecisionQuery, LoggedDecision};
-use brood_api::{OperationId as Id, Problem};
 use serde::de::DeserializeOwned;
 
 use crate::ask::Ask;
-use crate::client::refused;
+use crate::frames::{Frames, STREAM};
 use crate::{Client, ClientError};
-
-/// The longest line of a stream, bytes. An event is one line.
-const LONGEST_LINE: u64 = 16 << 20;
 
 /// What a follower is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,8 +25,7 @@ pub enum Followed<T = Event> {
 
 /// Events as they happen. It ends with the error that ended it: the server's last words, or that it cannot be reached.
 pub struct Follower<T = Event> {
-    client: Client,
-    lines: Box<dyn BufRead + Send>,
+    frames: Frames,
     over: bool,
     of: PhantomData<fn() -> T>,
 }
@@ -74,11 +69,9 @@ impl Client {
     }
 
     fn follow_from<T>(&self, ask: Ask) -> Result<Follower<T>, ClientError> {
-        let response = self.send(ask.accept("text/event-stream"))?;
-        let reader = response.into_body().into_reader();
+        let response = self.send(ask.accept(STREAM))?;
         Ok(Follower {
-            client: self.clone(),
-            lines: Box::new(BufReader::new(reader)),
+            frames: Frames::of(self, response),
             over: false,
             of: PhantomData,
         })
@@ -94,59 +87,12 @@ fn logged(query: &DecisionQuery) -> Ask {
 }
 
 impl<T: DeserializeOwned> Follower<T> {
-    fn line(&mut self) -> Result<String, ClientError> {
-        let mut line = Vec::new();
-        let read = (&mut self.lines)
-            .take(LONGEST_LINE)
-            .read_until(b'\n', &mut line);
-        read.map_err(|error| self.client.unreachable(error))?;
-        if line.pop() != Some(b'\n') {
-            let words = "the stream of events ended";
-            return Err(self.client.unreachable(words));
-        }
-        if line.last() == Some(&b'\r') {
-            line.pop();
-        }
-        String::from_utf8(line).map_err(|error| self.odd(&error.to_string(), error.as_bytes()))
-    }
-
-    /// The next frame: what it is called, and its data.
-    fn frame(&mut self) -> Result<(String, String), ClientError> {
-        let (mut kind, mut data) = (String::new(), Vec::new());
-        loop {
-            let line = self.line()?;
-            let (field, value) = line.split_once(':').unwrap_or((&line, ""));
-            let value = value.strip_prefix(' ').unwrap_or(value);
-            match (line.is_empty(), field) {
-                (true, _) if data.is_empty() => kind.clear(),
-                (true, _) => return Ok((kind, data.join("\n"))),
-                (false, "event") => value.clone_into(&mut kind),
-                (false, "data") => data.push(value.to_owned()),
-                // A number is in the data as well; a comment says that the server lives.
-                (false, _) => {}
-            }
-        }
-    }
-
     fn told(&mut self) -> Result<Followed<T>, ClientError> {
-        let (kind, data) = self.frame()?;
+        let (kind, data) = self.frames.next()?;
         match kind.as_str() {
-            "problem" => {
-                let problem: Problem = self.read(&data)?;
-                Err(refused(problem, data))
-            }
-            "gap" => self.read(&data).map(Followed::Gap),
-            _ => self.read(&data).map(Followed::Event),
+            "gap" => self.frames.read(&data).map(Followed::Gap),
+            _ => self.frames.read(&data).map(Followed::Event),
         }
-    }
-
-    fn read<V: DeserializeOwned>(&self, data: &str) -> Result<V, ClientError> {
-        let read = serde_json::from_str(data);
-        read.map_err(|error| self.odd(&error.to_string(), data.as_bytes()))
-    }
-
-    fn odd(&self, why: &str, data: &[u8]) -> ClientError {
-        self.client.not_understood(200, why, data)
     }
 }
 
@@ -167,13 +113,15 @@ impl<T: DeserializeOwned> Iterator for Follower<T> {
 mod tests {
     use std::io::Cursor;
 
+    use brood_api::Problem;
+
     use super::*;
 
     fn follower(text: &str) -> Follower {
         let address = "http://127.0.0.1:1".parse().expect("an address");
+        let lines = Cursor::new(text.to_owned().into_bytes());
         Follower {
-            client: Client::new(address, None),
-            lines: Box::new(Cursor::new(text.to_owned().into_bytes())),
+            frames: Frames::new(Client::new(address, None), lines),
             over: false,
             of: PhantomData,
         }

@@ -84,18 +84,16 @@ mod tests {
         let sources = [
             include_str!("event.rs"),
             include_str!("exec.rs"),
+            include_str!("file.rs"),
             include_str!("key.rs"),
             include_str!("look.rs"),
             include_str!("machine.rs"),
             include_str!("secret.rs"),
             include_str!("template.rs"),
+            include_str!("terminal.rs"),
         ];
-        // Bytes, text and conversations are no JSON: files, the WebSocket of a terminal, what others scrape.
+        // Text for others than this client: what Prometheus scrapes, the page and its parts.
         let others = [
-            Id::Terminal,
-            Id::ReadFile,
-            Id::WriteFile,
-            Id::RemoveFile,
             Id::Metrics,
             Id::Console,
             Id::ConsoleScript,

@@ -48,7 +48,7 @@ pub(crate) struct Call {
     /// A body that is read as it comes. It is never locked: calls are shared, and a body is not.
     stream: Mutex<Option<Body>>,
     idempotency: Option<Idempotency>,
-    socket: Option<(WebSocketUpgrade, Connection)>,
+    socket: Option<Result<(WebSocketUpgrade, Connection), Refusal>>,
 }
 
 impl Call {
@@ -90,9 +90,10 @@ impl Call {
             Reply::Socket(_) => {
                 let wanted = WebSocketUpgrade::from_request_parts(&mut parts, &()).await;
                 let wanted = wanted
-                    .map_err(|rejection| refusal(Code::UpgradeRequired, rejection.body_text()))?;
+                    .map_err(|rejection| refusal(Code::UpgradeRequired, rejection.body_text()));
                 let connection = parts.extensions.remove::<Connection>();
-                connection.map(|connection| (wanted, connection))
+                // Whoever asks for something that is not there is told that first.
+                connection.map(|connection| wanted.map(|wanted| (wanted, connection)))
             }
             _ => None,
         };
@@ -138,7 +139,7 @@ impl Call {
             let words = "the request does not ask for a WebSocket";
             refusal(Code::UpgradeRequired, words)
         };
-        self.socket.take().ok_or_else(none)
+        self.socket.take().ok_or_else(none)?
     }
 
     /// A parameter of the path.

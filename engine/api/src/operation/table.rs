@@ -12,14 +12,14 @@ use crate::info::{Health, Info};
 use crate::key::{KeySpec, Keys, NewKey, RotateSpec, Scope};
 use crate::machine::{
     EndAnswer, EndQuery, Machine, MachineListQuery, MachineSpec, MachineStats, NamedMachineSpec,
-    Tree, TtlSpec,
+    Tree, TreeQuery, TtlSpec,
 };
 use crate::policy::{Bindings, DecisionLog, DecisionQuery, Decisions};
 use crate::problem::RegistryEntry;
 use crate::secret::{Secret, SecretList, SecretSpec};
 use crate::template::{Template, TemplateSpec};
 use crate::tenant::{NewTenant, Tenant, TenantSpec};
-use crate::{ListQuery, Page, Registry};
+use crate::{ListQuery, Registry};
 
 /// <https://prometheus.io/docs/specs/om/open_metrics_spec/#protocol-negotiation>
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -46,7 +46,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     get(Id::ListCheckpoints, CHECKPOINTS, "Lists checkpoints")
         .needs(Scope::Read)
         .query::<MachineListQuery>()
-        .finds::<Page<Machine>>(),
+        .pages::<Machine>(),
     get(Id::ShowCheckpoint, CHECKPOINT, "Shows a checkpoint")
         .needs(Scope::Read)
         .finds::<Machine>(),
@@ -91,7 +91,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .needs(Scope::Read)
     .query::<MachineListQuery>()
-    .finds::<Page<Machine>>(),
+    .pages::<Machine>(),
     post(Id::CreateMachine, MACHINES, "Makes a machine of a template")
         .needs(Scope::Write)
         .takes::<MachineSpec>()
@@ -149,6 +149,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Shows the whole lineage of a machine",
     )
     .needs(Scope::Read)
+    .query::<TreeQuery>()
     .finds::<Tree>(),
     get(Id::ReadFile, FILE, "Reads a file of a machine")
         .needs(Scope::Write)
@@ -248,7 +249,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .needs(Scope::Read)
     .query::<ListQuery>()
-    .finds::<Page<Template>>(),
+    .pages::<Template>(),
     get(Id::ShowTemplate, TEMPLATE, "Shows a template")
         .needs(Scope::Read)
         .finds::<Template>(),
@@ -348,7 +349,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .needs(Scope::Keys)
     .takes::<KeySpec>()
-    .makes::<NewKey>(),
+    .makes::<NewKey>()
+    .once(),
     delete(Id::RevokeKey, "/v1/keys/{key}", "Revokes a key").needs(Scope::Keys),
     post(
         Id::RotateKey,
@@ -357,7 +359,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .needs(Scope::Keys)
     .takes::<RotateSpec>()
-    .makes::<NewKey>(),
+    .makes::<NewKey>()
+    .once(),
     post(
         Id::CreateTemplate,
         TEMPLATES,
@@ -365,11 +368,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .needs(Scope::Write)
     .takes::<TemplateSpec>()
-    .makes::<Template>(),
+    .makes::<Template>()
+    .once(),
     get(Id::ListTenants, TENANTS, "Lists all tenants")
         .needs(Scope::Operator)
         .query::<ListQuery>()
-        .finds::<Page<Tenant>>(),
+        .pages::<Tenant>(),
     post(
         Id::CreateTenant,
         TENANTS,
@@ -377,7 +381,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .needs(Scope::Operator)
     .takes::<TenantSpec>()
-    .makes::<NewTenant>(),
+    .makes::<NewTenant>()
+    .once(),
     get(Id::Console, "/ui", "A page to look at the engine with").sends_text(HTML),
     get(Id::ConsoleScript, "/ui/console.js", "The script of that page").sends_text(SCRIPT),
     get(Id::ConsoleStyle, "/ui/console.css", "The style of that page").sends_text(STYLE),

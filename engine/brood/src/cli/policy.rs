@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use brood_api::policy::{Decision, DecisionQuery, LoggedDecision, Standing};
+use brood_api::policy::{Binding, Decision, DecisionQuery, LoggedDecision, Standing};
 use brood_client::{Client, Followed};
 use brood_units::{IntentId, MachineId};
 use clap::{Args, Subcommand};
@@ -21,6 +21,8 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// List who is bound to which hook, and what became of the calls.
+    Ls,
     /// Show what policies said about a request.
     Decisions {
         /// The request: `intent` of a fork's answer or of an event.
@@ -70,6 +72,10 @@ impl From<LogOptions> for DecisionQuery {
 impl Run for Arguments {
     fn run(self, client: &Client, out: Out) -> Result<ExitCode, Failure> {
         match self.verb {
+            Verb::Ls => {
+                let bound = client.list_policies()?;
+                out.answer(&bound, || draw_bound(&bound.items))?;
+            }
             Verb::Decisions { intent } => {
                 let decisions = client.decisions(intent)?;
                 out.answer(&decisions, || draw(&decisions.items))?;
@@ -113,6 +119,44 @@ fn line(one: &LoggedDecision) -> String {
     format!(
         "{number}  {at}  {tenant}  {intent}  {binding}  {standing:<13}  {denies:<6}  {verdict}\n"
     )
+}
+
+fn draw_bound(bindings: &[Binding]) -> String {
+    let head = [
+        "HOOK",
+        "BINDING",
+        "PLUGIN",
+        "VERSION",
+        "MODE",
+        "ON FAILURE",
+        "ANSWERED",
+        "REFUSED",
+        "FAILED",
+    ];
+    let mut table = Table::new(&head);
+    for one in bindings {
+        let style = if one.mode == "off" { DIM } else { PLAIN };
+        table.row([
+            (style, one.hook.clone()),
+            (if style == DIM { DIM } else { BOLD }, one.binding.clone()),
+            (style, one.plugin.clone()),
+            (style, one.version.clone().unwrap_or_else(|| "-".to_owned())),
+            (style, one.mode.clone()),
+            (style, one.on_failure.clone()),
+            (style, one.calls.answered.to_string()),
+            (style, one.calls.refused.to_string()),
+            (style, one.calls.failed.values().sum::<u64>().to_string()),
+        ]);
+    }
+    let mut text = table.draw();
+    for (one, trouble) in bindings
+        .iter()
+        .filter_map(|one| Some((one, one.trouble.as_ref()?)))
+    {
+        let line = format!("{}/{}: {trouble}", one.hook, one.binding);
+        text.push_str(&format!("{}\n", super::out::plain(&line)));
+    }
+    text
 }
 
 fn draw(decisions: &[Decision]) -> String {

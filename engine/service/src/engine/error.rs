@@ -111,6 +111,7 @@ impl From<Box<Stopped>> for EngineError {
             Why::Secret(lacking @ (OpenError::Unknown { .. } | OpenError::NoKey { .. })) => {
                 Self::Conflict(lacking.to_string())
             }
+            lacking @ Why::NoAgent => Self::Conflict(lacking.to_string()),
             other => Self::Failed(other.to_string()),
         }
     }

@@ -13,6 +13,9 @@ use crate::hold::Units;
 use crate::identity;
 use crate::path::Stopped;
 
+/// How long an answer is kept for whoever repeats its request, milliseconds: a day.
+const REMEMBERED_MS: i64 = 24 * 60 * 60 * 1000;
+
 /// A caller's own key for a request.
 #[derive(Clone, Debug)]
 pub struct Idempotency {
@@ -135,7 +138,10 @@ fn begin(
     }
     write.add_intent(intent)?;
     match claimed {
-        Some(row) => Ok(write.claim(row, intent.id, intent.created)?),
+        Some(row) => {
+            forget_old(write, intent.created)?;
+            Ok(write.claim(row, intent.id, intent.created)?)
+        }
         None => Ok(None),
     }
 }
@@ -155,6 +161,13 @@ struct Kept<'a> {
     subject: MachineId,
     #[serde(flatten)]
     decision: &'a Decision,
+}
+
+/// Forgets answers that nobody asks for any more.
+pub(super) fn forget_old(write: &mut Write<'_>, now: Timestamp) -> Result<(), EngineError> {
+    let before = Timestamp::from_millis(now.as_millis().saturating_sub(REMEMBERED_MS));
+    write.forget_keys(before)?;
+    Ok(())
 }
 
 /// Keeps each thing that was said.
@@ -199,7 +212,7 @@ pub(super) fn hold_rows(units: &[Units]) -> Vec<HoldRow> {
     units.iter().map(row).collect()
 }
 
-fn known<T: DeserializeOwned>(claim: Claim) -> Result<T, EngineError> {
+pub(super) fn known<T: DeserializeOwned>(claim: Claim) -> Result<T, EngineError> {
     match claim {
         Claim::Answered(answer) => serde_json::from_str(&answer).map_err(|error| {
             EngineError::Failed(format!("the kept answer cannot be read: {error}"))
@@ -209,7 +222,7 @@ fn known<T: DeserializeOwned>(claim: Claim) -> Result<T, EngineError> {
     }
 }
 
-fn row(caller: &Caller, idempotency: &Idempotency) -> IdempotencyRow {
+pub(super) fn row(caller: &Caller, idempotency: &Idempotency) -> IdempotencyRow {
     IdempotencyRow {
         tenant: caller.tenant().to_owned(),
         route: idempotency.route.clone(),
@@ -218,12 +231,12 @@ fn row(caller: &Caller, idempotency: &Idempotency) -> IdempotencyRow {
     }
 }
 
-fn intent_id() -> Result<IntentId, EngineError> {
+pub(super) fn intent_id() -> Result<IntentId, EngineError> {
     let id = identity::machine_id().map_err(|error| EngineError::failed(&error))?;
     Ok(IntentId::from_bytes(*id.as_bytes()))
 }
 
-fn to_json<T: Serialize>(value: &T) -> Result<String, EngineError> {
+pub(super) fn to_json<T: Serialize>(value: &T) -> Result<String, EngineError> {
     serde_json::to_string(value)
         .map_err(|error| EngineError::Failed(format!("an answer cannot be written: {error}")))
 }

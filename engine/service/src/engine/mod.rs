@@ -23,6 +23,7 @@ mod intent;
 mod life;
 mod look;
 mod metric;
+mod once;
 mod owner;
 mod rotate;
 mod secret;

@@ -41,6 +41,7 @@ impl Asked {
             env,
             files,
             secrets,
+            give,
         } = self;
         let items = vec![Item {
             request: request.clone(),
@@ -55,6 +56,7 @@ impl Asked {
             env,
             files,
             secrets,
+            give,
             decisions,
             warnings: Vec::new(),
             held: None,

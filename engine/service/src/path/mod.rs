@@ -23,7 +23,7 @@ use std::time::Duration;
 use brood_agent_proto::fork::StampFile;
 use brood_hooks::{Admission, Billing, Denial, ForkRequest, Mutation, Now, Panel, Placement};
 
-use crate::ask::{ForkSpec, Secrets};
+use crate::ask::{ForkSpec, Secret, Secrets};
 use crate::decision::Decision;
 use crate::hold::Held;
 use crate::line::Deferred;
@@ -56,6 +56,7 @@ pub struct Asked {
     env: BTreeMap<String, String>,
     files: Vec<StampFile>,
     secrets: Secrets,
+    give: Vec<Secret>,
 }
 
 impl Asked {
@@ -67,6 +68,7 @@ impl Asked {
             env: spec.env.clone(),
             files: spec.files.clone(),
             secrets: spec.secrets,
+            give: spec.give.clone(),
         }
     }
 }
@@ -118,6 +120,11 @@ pub enum Why {
     /// A secret that daughters are to get cannot be had.
     #[error("{0}")]
     Secret(#[from] OpenError),
+    /// The guest has no agent that could do what the plan asks.
+    #[error(
+        "a bare guest has no agent that could set variables, write files or take secrets: leave `env` and `files` out, have no policy give secrets, or use a template with a Linux guest"
+    )]
+    NoAgent,
     /// The fork failed.
     #[error("{0:#}")]
     Fork(anyhow::Error),
@@ -131,6 +138,7 @@ struct Course {
     env: BTreeMap<String, String>,
     files: Vec<StampFile>,
     secrets: Secrets,
+    give: Vec<Secret>,
     decisions: Vec<Decision>,
     warnings: Vec<String>,
     held: Option<Held>,

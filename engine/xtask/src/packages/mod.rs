@@ -5,6 +5,7 @@
 
 mod debian;
 mod guest;
+mod python;
 mod tool;
 
 use std::fs;
@@ -19,6 +20,7 @@ use crate::place::Place;
 use crate::process::say;
 pub(crate) use debian::busybox;
 pub(crate) use guest::GuestKernel;
+pub(crate) use python::{Environment, schemathesis};
 pub(crate) use tool::CargoTool;
 
 /// A purpose that packages serve.
