@@ -75,6 +75,9 @@ enum Command {
         /// The directory with the components that it names.
         #[arg(long)]
         plugins: Option<PathBuf>,
+        /// The least time that each call of a policy has by the clock: for a host that is slow.
+        #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=600_000))]
+        policy_deadline_ms: u32,
     },
     #[command(flatten)]
     Ask(cli::Command),
@@ -174,6 +177,7 @@ fn main() -> ExitCode {
             files,
             policy,
             plugins,
+            policy_deadline_ms,
         } => serve::configure(None)
             .and_then(|usual| {
                 serve::run(&Config {
@@ -182,6 +186,7 @@ fn main() -> ExitCode {
                     guest_files: files.or(usual.guest_files),
                     policy: policy.or(usual.policy),
                     plugins: plugins.unwrap_or(usual.plugins),
+                    policy_deadline_ms,
                     ..usual
                 })
             })

@@ -14,6 +14,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::Sources;
 use super::command::Command;
 
+/// What a call of a policy has by the clock: the demo also runs on emulated hosts, which are fifty times slower.
+const PATIENCE_MS: &str = "5000";
+
 pub(super) struct Server {
     program: PathBuf,
     child: Child,
@@ -37,6 +40,7 @@ impl Server {
             .arg(sources.policy)
             .arg("--plugins")
             .arg(sources.plugins)
+            .args(["--policy-deadline-ms", PATIENCE_MS])
             .env("RUST_LOG", "info")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

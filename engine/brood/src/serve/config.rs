@@ -26,6 +26,9 @@ pub struct Config {
     pub policy: Option<PathBuf>,
     /// The directory with the components that it names.
     pub plugins: PathBuf,
+    /// The least time that each call of a policy has by the clock, milliseconds, whatever its binding says: for a host that
+    /// is slow, such as an emulated one. 0 leaves it to the bindings.
+    pub policy_deadline_ms: u32,
     /// The tenant that gets the first key.
     pub tenant: String,
     /// Requests a second of one key, on the long run; twice as many at once. None for what is usual.
@@ -46,6 +49,7 @@ impl Config {
             guest_files: None,
             policy: None,
             plugins: plugins.unwrap_or_else(|| PathBuf::from("plugins")),
+            policy_deadline_ms: 0,
             tenant: "default".to_owned(),
             key_rate: None,
             tenant_rate: None,
@@ -83,6 +87,11 @@ impl Config {
                 if let Some(plugins) = path("plugins") {
                     config.plugins = plugins;
                 }
+                root.number(
+                    "policy-deadline-ms",
+                    0..=600_000,
+                    &mut config.policy_deadline_ms,
+                );
                 if let Some((tenant, _)) = root.text("tenant") {
                     config.tenant = tenant.to_owned();
                 }

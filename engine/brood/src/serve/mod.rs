@@ -78,7 +78,11 @@ fn bind(config: &Config, store: Store) -> anyhow::Result<(Panels, PluginHost)> {
         }
         None => ("the policy that ships".to_owned(), POLICY.to_owned()),
     };
-    let set = brood_policy::parse(&name, &text)?;
+    let mut set = brood_policy::parse(&name, &text)?;
+    for binding in &mut set.bindings {
+        let limits = &mut binding.limits;
+        limits.deadline_ms = limits.deadline_ms.max(config.policy_deadline_ms.into());
+    }
     let compile = own_compile_options(Some(config.state.join("compiled")))?;
     let state = Arc::new(Durable(store));
     let host = PluginHost::start(&HostOptions::new(compile), state, Arc::new(Traced))?;
