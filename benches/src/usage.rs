@@ -148,7 +148,9 @@ impl Open {
             idle_ms: None,
         };
         self.runtime.block_on(async {
-            self.engine.create_template(&self.caller, template).await?;
+            self.engine
+                .create_template(&self.caller, template, None)
+                .await?;
             let made = self
                 .engine
                 .create_machine(&self.caller, machine, None)

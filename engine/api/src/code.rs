@@ -5,7 +5,9 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::openapi::schema::Type;
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 /// What the registry says of a code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +25,7 @@ pub struct Entry {
 macro_rules! registry {
     ($($(#[$doc:meta])* $code:ident = $word:literal { $title:literal, $cause:literal, $remedy:literal, $retry:expr })*) => {
         /// What kind of problem it is, for programs.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum Code {
             $($(#[$doc])* #[serde(rename = $word)] $code,)*
         }
@@ -199,6 +201,20 @@ registry! {
     }
 }
 
+// Written out because the derive does not see the words of a macro's variants.
+impl PartialSchema for Code {
+    fn schema() -> RefOr<Schema> {
+        let words = Self::ALL.iter().map(|code| code.as_str());
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("What kind of problem it is, for programs."))
+            .enum_values(Some(words))
+            .into()
+    }
+}
+
+impl ToSchema for Code {}
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -224,5 +240,7 @@ mod tests {
             let word = serde_json::to_value(code).expect("a word");
             assert_eq!(word, code.as_str());
         }
+        let schema = serde_json::to_value(Code::schema()).expect("a schema");
+        assert_eq!(schema["enum"], serde_json::json!(Code::ALL));
     }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::mistake::Mistakes;
-use crate::{IdText, Request, Span, Time, limit};
+use crate::{IdText, Request, Span, Time, limit, shape};
 
 pub use input::{SignalSpec, SignalTarget, StdinSpec, TerminalAsk, TtySize};
 pub use output::{
@@ -33,14 +33,17 @@ const MAX_USER: usize = 255;
 #[serde(deny_unknown_fields)]
 pub struct ExecSpec {
     /// The program and its arguments, 128 KiB at most. A program without `/` is looked for in `PATH`.
-    #[schema(example = json!(["uname", "-a"]), min_items = 1, max_items = 4096)]
+    #[schema(schema_with = shape::words)]
     pub argv: Vec<String>,
     /// Variables put over the guest's own, 64 KiB at most.
+    #[schema(schema_with = shape::env)]
     #[serde(default)]
     pub env: BTreeMap<String, String>,
     /// The working directory; `/` if not said.
+    #[schema(schema_with = shape::cwd)]
     pub cwd: Option<String>,
     /// `name`, `uid`, `name:group` or `uid:gid`; root if not said.
+    #[schema(pattern = r"^[^\x00]+$", max_length = 255)]
     pub user: Option<String>,
     /// Ends the program and its descendants after it has run for so long; `60s` if not said and the answer waits for its
     /// end, else it runs as long as it likes.

@@ -16,7 +16,7 @@ use crate::{Request, Time, limit};
 #[serde(deny_unknown_fields)]
 pub struct PathQuery {
     /// An absolute path.
-    #[param(example = "/etc")]
+    #[param(pattern = r"^/[^\x00]*$", max_length = 4095, example = "/etc")]
     pub path: String,
 }
 

@@ -1,6 +1,6 @@
 //! The fork: what is asked, and what became of each daughter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use brood_units::IntentId;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,11 @@ use utoipa::ToSchema;
 
 use crate::machine::Machine;
 use crate::mistake::Mistakes;
+use crate::shape::{self, whole, whole_or_none};
 use crate::{IdText, MAX_DAUGHTERS, Problem, Request, Span, limit};
+
+/// Most secrets that a request gives.
+const MOST_SECRETS: usize = 64;
 
 /// What becomes of the secrets that the mother was given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -37,13 +41,37 @@ pub enum OnError {
 #[serde(deny_unknown_fields)]
 pub struct File {
     /// Its absolute path in the guest.
-    #[schema(example = "/etc/task.json")]
+    #[schema(
+        pattern = r"^/[^\x00]*$",
+        max_length = 4095,
+        example = "/etc/task.json"
+    )]
     pub path: String,
     /// Its text. `${index}` and the like are left as they are.
     pub text: String,
     /// Permission bits as a number, 420 (`0o644`) if not said.
     #[schema(minimum = 0, maximum = 4095)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub mode: Option<u32>,
+}
+
+/// A secret that each daughter gets, as a variable or in a file; one of `env` and `file` is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GiveSecret {
+    /// The name that it was put under.
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "token")]
+    pub name: String,
+    /// Which version; the newest if not said.
+    #[schema(minimum = 1)]
+    #[serde(default, deserialize_with = "whole_or_none")]
+    pub version: Option<u32>,
+    /// A variable of their later programs.
+    #[schema(pattern = r"^[^=\x00]+$", example = "TOKEN")]
+    pub env: Option<String>,
+    /// The absolute path of a file that root alone reads.
+    #[schema(pattern = r"^/[^\x00]*$", max_length = 4095)]
+    pub file: Option<String>,
 }
 
 /// A fork to make.
@@ -52,11 +80,14 @@ pub struct File {
 pub struct ForkSpec {
     /// Daughters.
     #[schema(minimum = 1, maximum = 240, example = 3)]
+    #[serde(deserialize_with = "whole")]
     pub count: u32,
     /// The fewest that are welcome; `count` if not said.
     #[schema(minimum = 1, maximum = 240)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub min_count: Option<u32>,
     /// Labels of the daughters.
+    #[schema(schema_with = shape::labels)]
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// How long they live; until they are ended if not said.
@@ -65,6 +96,7 @@ pub struct ForkSpec {
     /// said.
     pub idle: Option<Span>,
     /// Variables of their later programs.
+    #[schema(schema_with = shape::env)]
     #[serde(default)]
     pub env: BTreeMap<String, String>,
     /// Files that they have before their workload runs.
@@ -73,6 +105,13 @@ pub struct ForkSpec {
     /// What becomes of the mother's secrets.
     #[serde(default)]
     pub secrets: Secrets,
+    /// Higher goes first where a policy has requests wait for room, as far as the policy allows it.
+    #[serde(default)]
+    pub priority: i32,
+    /// Secrets of the tenant that they get, whatever the mother has. Values are opened for the stamps of daughters alone.
+    #[schema(max_items = 64)]
+    #[serde(default)]
+    pub give_secrets: Vec<GiveSecret>,
     /// What happens to the others if a daughter does not come to be.
     #[serde(default)]
     pub on_error: OnError,
@@ -100,6 +139,42 @@ impl Request for ForkSpec {
         for (index, file) in self.files.iter().enumerate() {
             limit::guest_path(&format!("/files/{index}/path"), &file.path, mistakes);
             limit::mode(&format!("/files/{index}/mode"), file.mode, mistakes);
+        }
+        self.check_secrets(mistakes);
+    }
+}
+
+impl ForkSpec {
+    /// Nothing is put where something else is.
+    fn check_secrets(&self, mistakes: &mut Mistakes) {
+        if self.give_secrets.len() > MOST_SECRETS {
+            let words = format!("a daughter is given at most {MOST_SECRETS} secrets");
+            mistakes.out_of_range("/give_secrets", words);
+        }
+        let mut taken: BTreeSet<&str> = self.env.keys().map(String::as_str).collect();
+        taken.extend(self.files.iter().map(|file| file.path.as_str()));
+        for (index, secret) in self.give_secrets.iter().enumerate() {
+            let pointer = |field: &str| format!("/give_secrets/{index}/{field}");
+            limit::name(&pointer("name"), &secret.name, mistakes);
+            let (field, place) = match (&secret.env, &secret.file) {
+                (Some(env), None) => {
+                    limit::variable(&pointer("env"), env, mistakes);
+                    ("env", env)
+                }
+                (None, Some(file)) => {
+                    limit::guest_path(&pointer("file"), file, mistakes);
+                    ("file", file)
+                }
+                _ => {
+                    let words = "a secret goes into a variable or into a file: name one of them";
+                    mistakes.out_of_range(pointer("env"), words);
+                    continue;
+                }
+            };
+            if !taken.insert(place) {
+                let words = "something else goes to this place: name another one";
+                mistakes.out_of_range(pointer(field), words);
+            }
         }
     }
 }

@@ -18,6 +18,9 @@ pub struct Info {
     pub scopes: Vec<Scope>,
     /// What it takes at most.
     pub limits: Limits,
+    /// The number of the last event, of whichever tenant: who follows from it on sees what happens from now on.
+    #[serde(default)]
+    pub last_event: i64,
 }
 
 /// What a server takes at most.

@@ -23,11 +23,19 @@ pub enum Scope {
     Keys,
     /// To do what concerns all tenants.
     Operator,
+    /// To read what the engine measures of itself, and nothing else; an operator may as well.
+    Metrics,
 }
 
 impl Scope {
     /// All of them.
-    pub const ALL: &[Self] = &[Self::Read, Self::Write, Self::Keys, Self::Operator];
+    pub const ALL: &[Self] = &[
+        Self::Read,
+        Self::Write,
+        Self::Keys,
+        Self::Operator,
+        Self::Metrics,
+    ];
 
     /// Its word.
     pub const fn as_str(self) -> &'static str {
@@ -36,6 +44,7 @@ impl Scope {
             Self::Write => "write",
             Self::Keys => "keys",
             Self::Operator => "operator",
+            Self::Metrics => "metrics",
         }
     }
 }
@@ -48,6 +57,7 @@ pub struct KeySpec {
     #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "ci")]
     pub name: String,
     /// What it allows; at most what the caller's own key does.
+    #[schema(min_items = 1)]
     pub scopes: Vec<Scope>,
     /// A part of the tenant; `default` if not said.
     #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$")]

@@ -22,6 +22,7 @@ mod page;
 pub mod policy;
 mod problem;
 pub mod secret;
+mod shape;
 pub mod template;
 pub mod tenant;
 mod time;

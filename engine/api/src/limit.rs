@@ -10,11 +10,14 @@ use crate::mistake::Mistakes;
 /// Most daughters of one fork.
 pub const MAX_DAUGHTERS: u32 = 240;
 /// Most labels or variables of one request.
-const MAX_ENTRIES: usize = 256;
+pub(crate) const MAX_ENTRIES: usize = 256;
 /// Longest name of an object, bytes.
 const MAX_NAME: usize = 63;
 /// Longest value of a label, bytes.
 const MAX_LABEL_VALUE: usize = 255;
+
+/// What a name looks like, as a regular expression.
+pub(crate) const NAME_PATTERN: &str = "^[a-z0-9][a-z0-9._-]{0,62}$";
 
 /// A name that people give: it goes into paths and lists.
 pub(crate) fn name(pointer: &str, name: &str, mistakes: &mut Mistakes) {
@@ -67,12 +70,17 @@ pub(crate) fn env(env: &BTreeMap<String, String>, mistakes: &mut Mistakes) {
     few("/env", env.len(), mistakes);
     for (name, value) in env {
         let pointer = || format!("/env/{}", name.replace('~', "~0").replace('/', "~1"));
-        if name.is_empty() || name.contains(['=', '\0']) {
-            mistakes.out_of_range(pointer(), "a variable's name is not empty and has no '='");
-        }
+        variable(&pointer(), name, mistakes);
         if value.contains('\0') {
             mistakes.out_of_range(pointer(), "a variable's value has no NUL");
         }
+    }
+}
+
+/// The name of a variable.
+pub(crate) fn variable(pointer: &str, name: &str, mistakes: &mut Mistakes) {
+    if name.is_empty() || name.contains(['=', '\0']) {
+        mistakes.out_of_range(pointer, "a variable's name is not empty and has no '='");
     }
 }
 

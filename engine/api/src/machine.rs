@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::mistake::Mistakes;
 use crate::page::{check_limit, from_text};
-use crate::{Cursor, IdText, Request, Span, Time, limit};
+use crate::{Cursor, IdText, Request, Span, Time, limit, shape};
 
 /// What a machine does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -39,12 +39,13 @@ pub enum Kind {
 #[serde(deny_unknown_fields)]
 pub struct MachineSpec {
     /// Of which template: its name or its id.
-    #[schema(example = "python")]
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "python")]
     pub template: String,
     /// Its name, one of its kind among the tenant's living machines.
     #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$")]
     pub name: Option<String>,
     /// Labels, to find it by and for policies to look at.
+    #[schema(schema_with = shape::labels)]
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// How long it lives; until it is ended if not said.
@@ -70,9 +71,10 @@ impl Request for MachineSpec {
 #[serde(deny_unknown_fields)]
 pub struct NamedMachineSpec {
     /// Of which template: its name or its id.
-    #[schema(example = "python")]
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", example = "python")]
     pub template: String,
     /// Labels.
+    #[schema(schema_with = shape::labels)]
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// How long it lives; until it is ended if not said.
@@ -231,6 +233,9 @@ pub struct Machine {
     /// How it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ending: Option<String>,
+    /// What it costs at this moment, where that was asked for and can be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stats: Option<MachineStats>,
 }
 
 /// What a machine costs its host at this moment.
@@ -240,6 +245,20 @@ pub struct MachineStats {
     pub private_kib: u64,
     /// The same with its part of what it shares (Pss), KiB: those of all machines add up to what they take together.
     pub pss_kib: u64,
+}
+
+/// What of a lineage is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct TreeQuery {
+    /// `true` to show what each costs as well.
+    #[serde(default, deserialize_with = "from_text")]
+    pub stats: Option<bool>,
+}
+
+impl Request for TreeQuery {
+    fn check(&self, _: &mut Mistakes) {}
 }
 
 /// A lineage: everybody, mothers before daughters. Who is whose daughter says `mother`.

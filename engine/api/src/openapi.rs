@@ -18,9 +18,8 @@ use utoipa::openapi::{
 };
 
 use crate::operation::{Body, Described, Operation, Reply, Verb, schema};
-use crate::tenant::Tenant;
 use crate::usage::{UsageLine, UsageRecord};
-use crate::{Code, IdText, Problem};
+use crate::{Code, IdText, Problem, limit};
 
 /// What a request may come to.
 #[derive(Clone, Copy)]
@@ -44,8 +43,6 @@ pub fn document(status: impl Fn(Outcome) -> u16) -> OpenApi {
     let mut schemas = Schemas::default();
     schemas.add(schema::<Problem>());
     schemas.add(schema::<IdText>());
-    // A page does not bring the schema of what is on it, and no operation shows one alone.
-    schemas.add(schema::<Tenant>());
     // Lines of text have no schema of their own in the document.
     schemas.add(schema::<UsageRecord>());
     schemas.add(schema::<UsageLine>());
@@ -174,6 +171,7 @@ fn reply(reply: Reply, schemas: &mut Schemas) -> utoipa::openapi::Response {
             .content(NDJSON, text())
             .content(CSV, text()),
         Reply::Bytes => response.description("Here it is").content(BYTES, text()),
+        Reply::Text(media) => response.description("Here it is").content(media, text()),
         Reply::Done => response.description("It was done"),
         Reply::Socket(frames) => {
             let client = schemas.add((frames.from_client)()).ref_location;
@@ -226,6 +224,8 @@ fn by_status(operation: &Operation, status: &impl Fn(Outcome) -> u16) -> BTreeMa
     }
     if operation.takes_idempotency_key() {
         codes.extend([Code::RequestInFlight, Code::IdempotencyKeyReused]);
+    }
+    if operation.asks_policies() {
         codes.extend([Code::Denied, Code::Busy]);
     }
     if matches!(operation.reply, Reply::FoundOrStream(_)) {
@@ -254,6 +254,13 @@ fn path_parameters(path: &str) -> impl Iterator<Item = Parameter> {
             "machine" | "checkpoint" | "key" | "intent" => {
                 RefOr::Ref(Ref::from_schema_name("IdText"))
             }
+            "code" => RefOr::Ref(Ref::from_schema_name("Code")),
+            "name" => RefOr::T(Schema::Object(
+                ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .pattern(Some(limit::NAME_PATTERN))
+                    .build(),
+            )),
             "exec" => RefOr::T(Schema::Object(
                 ObjectBuilder::new()
                     .schema_type(Type::Integer)

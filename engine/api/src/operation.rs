@@ -7,8 +7,9 @@ mod table;
 
 use utoipa::openapi::path::Parameter;
 use utoipa::openapi::{RefOr, Schema};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
+use crate::Page;
 use crate::key::Scope;
 
 /// How it is asked.
@@ -36,6 +37,15 @@ pub(crate) fn schema<T: ToSchema>() -> Described {
     let name = T::name().into_owned();
     let mut all = vec![(name.clone(), T::schema())];
     T::schemas(&mut all);
+    Described { name, all }
+}
+
+fn page<T: ToSchema>() -> Described {
+    let one = schema::<T>();
+    let name = format!("{}Page", one.name);
+    let mut all = one.all;
+    all.push((name.clone(), Page::<T>::schema()));
+    Page::<T>::schemas(&mut all);
     Described { name, all }
 }
 
@@ -67,6 +77,8 @@ pub enum Reply {
     FoundOrLines(#[doc(hidden)] Json),
     /// Any bytes, as many as there are.
     Bytes,
+    /// Text of this media type.
+    Text(&'static str),
     /// Nothing.
     Done,
     /// A WebSocket (RFC 6455).
@@ -121,6 +133,19 @@ impl Operation {
         self.repeat == Repeat::IdempotencyKey
     }
 
+    /// Whether policies have a say in it.
+    pub(crate) fn asks_policies(&self) -> bool {
+        use OperationId::{CreateMachine, ForkCheckpoint, ForkMachine, ForkTemplate, NamedMachine};
+        let makes = [
+            CreateMachine,
+            ForkCheckpoint,
+            ForkMachine,
+            ForkTemplate,
+            NamedMachine,
+        ];
+        makes.contains(&self.id)
+    }
+
     const fn new(id: OperationId, verb: Verb, path: &'static str, summary: &'static str) -> Self {
         Self {
             id,
@@ -155,6 +180,11 @@ impl Operation {
         self
     }
 
+    const fn sends_text(mut self, media: &'static str) -> Self {
+        self.reply = Reply::Text(media);
+        self
+    }
+
     const fn query<T: IntoParams>(mut self) -> Self {
         self.query = Some(parameters::<T>);
         self
@@ -167,6 +197,11 @@ impl Operation {
 
     const fn finds<T: ToSchema>(mut self) -> Self {
         self.reply = Reply::Found(Json(schema::<T>));
+        self
+    }
+
+    const fn pages<T: ToSchema>(mut self) -> Self {
+        self.reply = Reply::Found(Json(page::<T>));
         self
     }
 
@@ -289,6 +324,14 @@ ids! {
     ListPolicies = "listPolicies",
     /// What policies said about a request.
     Decisions = "decisions",
+    /// Lists or follows all that they said.
+    DecisionLog = "decisionLog",
+    /// The page that looks at the engine.
+    Console = "console",
+    /// Its script.
+    ConsoleScript = "consoleScript",
+    /// Its style.
+    ConsoleStyle = "consoleStyle",
     /// The document.
     Document = "document",
     /// Lists kinds of problems.
@@ -333,6 +376,8 @@ ids! {
     PostCredit = "postCredit",
     /// What a tenant has.
     ShowBalance = "showBalance",
+    /// What the engine measures of itself.
+    Metrics = "metrics",
     /// Whether the server lives.
     Live = "live",
     /// Whether it can be asked.

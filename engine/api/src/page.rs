@@ -18,7 +18,7 @@ const DEFAULT_LIMIT: u32 = 100;
 
 /// Where the next page begins. Its text means nothing to a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
-#[schema(value_type = String, example = "c2a")]
+#[schema(value_type = String, pattern = "^c([0-9a-f]{1,15}|[0-7][0-9a-f]{15})$", example = "c2a")]
 pub struct Cursor(pub i64);
 
 /// The text is no cursor.
@@ -39,14 +39,14 @@ impl FromStr for Cursor {
     type Err = ParseCursorError;
 
     fn from_str(text: &str) -> Result<Self, ParseCursorError> {
-        let digits = text.strip_prefix('c').filter(|rest| !rest.starts_with('+'));
+        let right = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
+        let digits = text
+            .strip_prefix('c')
+            .filter(|rest| rest.bytes().all(right));
         let place = digits.and_then(|digits| i64::from_str_radix(digits, 16).ok());
-        place
-            .filter(|place| *place >= 0)
-            .map(Self)
-            .ok_or_else(|| ParseCursorError {
-                text: text.to_owned(),
-            })
+        place.map(Self).ok_or_else(|| ParseCursorError {
+            text: text.to_owned(),
+        })
     }
 }
 
@@ -147,7 +147,16 @@ mod tests {
         for place in [0, 1, 42, i64::MAX] {
             assert_eq!(Cursor(place).to_string().parse(), Ok(Cursor(place)));
         }
-        for text in ["", "c", "2a", "c-1", "c+1", "cxyz", "c8000000000000000"] {
+        for text in [
+            "",
+            "c",
+            "2a",
+            "c-1",
+            "c+1",
+            "cxyz",
+            "c2A",
+            "c8000000000000000",
+        ] {
             assert!(text.parse::<Cursor>().is_err(), "{text}");
         }
     }

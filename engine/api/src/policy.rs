@@ -2,8 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use brood_units::{IntentId, MachineId};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::mistake::Mistakes;
+use crate::page::{check_limit, from_text};
+use crate::{IdText, Request, Time};
 
 /// What one binding said at one hook.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -18,6 +23,9 @@ pub struct Decision {
     pub verdict: String,
     /// Whether it counted.
     pub standing: Standing,
+    /// Whether it stopped the request.
+    #[serde(default)]
+    pub denies: bool,
     /// Why its fallback answered, where it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instead_of: Option<String>,
@@ -52,6 +60,70 @@ pub struct Decisions {
     pub items: Vec<Decision>,
 }
 
+/// Which part of the log of decisions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct DecisionQuery {
+    /// The number behind which to begin; the newest ones if not said. A `Last-Event-ID` header says the same.
+    #[param(minimum = 0)]
+    #[serde(default, deserialize_with = "from_text")]
+    pub after: Option<u64>,
+    /// The most of one answer, 100 if not said. A stream has no end, and takes no limit.
+    #[param(minimum = 1, maximum = 1000)]
+    #[serde(default, deserialize_with = "from_text")]
+    pub limit: Option<u32>,
+    /// Only of requests that were about this machine, or that it came of.
+    #[param(value_type = Option<IdText>, inline)]
+    #[serde(default, deserialize_with = "from_text")]
+    pub machine: Option<MachineId>,
+    /// `true` for those alone that stopped their request.
+    #[serde(default, deserialize_with = "from_text")]
+    pub denied: Option<bool>,
+    /// Another tenant's, or `*` for everybody's: for an operator.
+    pub tenant: Option<String>,
+}
+
+impl Request for DecisionQuery {
+    fn check(&self, mistakes: &mut Mistakes) {
+        check_limit(self.limit, mistakes);
+        if self
+            .after
+            .is_some_and(|after| i64::try_from(after).is_err())
+        {
+            mistakes.out_of_range("after", "there is no decision with such a number");
+        }
+    }
+}
+
+/// An entry of the log of decisions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LoggedDecision {
+    /// Its number; numbers grow and are never used twice.
+    pub number: i64,
+    /// When.
+    pub at: Time,
+    /// Whose request it was.
+    pub tenant: String,
+    /// The request: what came of it is under the same id.
+    #[schema(value_type = IdText)]
+    pub intent: IntentId,
+    /// What was to be forked: a machine, a checkpoint or a template.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<IdText>)]
+    pub subject: Option<MachineId>,
+    /// What was said.
+    #[serde(flatten)]
+    pub decision: Decision,
+}
+
+/// A part of the log of decisions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DecisionLog {
+    /// In order of their numbers.
+    pub items: Vec<LoggedDecision>,
+}
+
 /// A plugin at a hook.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Binding {
@@ -73,6 +145,12 @@ pub struct Binding {
     pub order: u32,
     /// What a failed call means: `closed`, `open` or `fallback:NAME`.
     pub on_failure: String,
+    /// The tenants about whose requests it is asked, where it is not all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tenants: Vec<String>,
+    /// The tenants about whose requests it is not asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub except_tenants: Vec<String>,
     /// Why it is not asked, where it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,

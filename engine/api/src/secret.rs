@@ -18,7 +18,7 @@ const MOST_BYTES: usize = 64 * 1024;
 #[serde(deny_unknown_fields)]
 pub struct SecretSpec {
     /// Text without NUL, at most 65536 bytes of UTF-8. It can be replaced and never read.
-    #[schema(max_length = 65536, format = Password)]
+    #[schema(max_length = 65536, pattern = r"^[^\x00]*$", format = Password)]
     pub value: String,
 }
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::mistake::Mistakes;
+use crate::shape::whole;
 use crate::{IdText, Request, Time, limit};
 
 /// What runs in a template.
@@ -40,11 +41,11 @@ pub struct TemplateSpec {
     #[serde(default)]
     pub guest: GuestKind,
     /// vCPUs of each machine.
-    #[serde(default = "one")]
+    #[serde(default = "one", deserialize_with = "whole")]
     #[schema(minimum = 1, maximum = 8, default = 1)]
     pub vcpus: u32,
     /// RAM of each machine, MiB.
-    #[serde(default = "memory")]
+    #[serde(default = "memory", deserialize_with = "whole")]
     #[schema(minimum = 64, maximum = 1_048_576, default = 256)]
     pub memory_mib: u32,
     /// Who may use it.

@@ -19,7 +19,7 @@ pub struct Time(pub Timestamp);
 
 /// A length of time with its unit: `1500ms`, `90s`, `10m`, `2h`, `1h 30m`, `7days`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ToSchema)]
-#[schema(value_type = String, pattern = "^([0-9]+ *[a-zA-Z]+ *)+$", example = "90s")]
+#[schema(value_type = String, pattern = "^([1-9][0-9]{0,5} ?(ms|s|m|h|days?|weeks?|months?|years?) ?)+$", example = "90s")]
 pub struct Span(u64);
 
 impl Span {

@@ -18,6 +18,15 @@ fn ids(items: &Value) -> Vec<&str> {
     items.map(|one| text(&one["id"])).collect()
 }
 
+/// A tree without what changes from one look to the next.
+fn without_cost(mut tree: Value) -> Value {
+    let nodes = tree["nodes"].as_array_mut();
+    for one in nodes.into_iter().flatten() {
+        one.as_object_mut().map(|one| one.remove("stats"));
+    }
+    tree
+}
+
 #[test]
 fn templates_are_made_listed_shown_and_removed() {
     let Some(serve) = Serve::start() else { return };
@@ -194,15 +203,36 @@ fn lists_and_trees_show_who_lives() {
     assert_eq!(serve.text(&["tree", "--all"]).lines().count(), 5);
     let json = serve.good(&["tree", "mother"]);
     assert_eq!(ids(&json["nodes"]).len(), 4);
-    assert_eq!(serve.good(&["tree"])["items"][0], json);
+    for one in json["nodes"].as_array().into_iter().flatten() {
+        let (private, all) = (&one["stats"]["private_kib"], &one["stats"]["pss_kib"]);
+        if one["state"] == "ended" {
+            assert!(one["stats"].is_null(), "{one}");
+        } else {
+            assert!(private.as_u64() > Some(0) && private.as_u64() <= all.as_u64());
+        }
+    }
+    let json = without_cost(json);
+    assert_eq!(
+        without_cost(serve.good(&["tree"])["items"][0].clone()),
+        json
+    );
+    let drawn = serve.text(&["tree", "mother"]);
+    assert!(drawn.contains("PRIVATE"), "{drawn}");
 
     let top = serve.text(&["top"]);
-    let first = top.lines().next();
-    assert_eq!(
-        first,
-        Some("2 running, 0 paused, 0 checkpoints in 1 lineages; 2.0 vCPUs and 128 MiB promised")
-    );
-    assert_eq!(serve.good(&["top"])["items"][0], json);
+    let first = top.lines().next().unwrap_or_default();
+    let promised =
+        "2 running, 0 paused, 0 checkpoints in 1 lineages; 2.0 vCPUs and 128 MiB promised; ";
+    let taken = first.strip_prefix(promised);
+    let taken: Vec<&str> = taken.unwrap_or_default().split(" MiB taken, ").collect();
+    let mib = |text: &str| {
+        text.split(' ')
+            .next()
+            .and_then(|text| text.parse::<f64>().ok())
+    };
+    let numbers: Vec<f64> = taken.iter().filter_map(|text| mib(text)).collect();
+    assert!(numbers.len() == 2 && numbers[0] >= numbers[1], "{first}");
+    assert_eq!(without_cost(serve.good(&["top"])["items"][0].clone()), json);
 }
 
 #[test]
@@ -255,9 +285,19 @@ fn decisions_keys_tenants_and_the_server_itself_are_shown() {
     assert_eq!(hooks, ["admission", "placement", "mutation"]);
     let words = serve.text(&["policy", "decisions", intent]);
     assert!(words.contains("enforced"), "{words}");
+    let log = serve.good(&["policy", "log", "--limit", "3"]);
+    let logged = log["items"].as_array().into_iter().flatten();
+    assert!(logged.clone().all(|one| one["intent"] == intent), "{log}");
+    assert_eq!(logged.count(), 3);
+    let words = serve.text(&["policy", "log"]);
+    assert_eq!(words.lines().count(), 6, "{words}");
+    assert_eq!(serve.text(&["policy", "log", "--denied"]), "");
 
     let info = serve.good(&["info"]);
-    assert_eq!(info["scopes"].as_array().map(Vec::len), Some(4));
+    assert_eq!(
+        info["scopes"].as_array().map(Vec::len),
+        Some(brood_api::key::Scope::ALL.len())
+    );
     assert!(serve.text(&["info"]).contains(&serve.url));
 
     let made = serve.good(&["key", "create", "look", "--scope", "read", "--ttl", "1h"]);

@@ -174,23 +174,41 @@ fn a_key_that_is_wrong_missing_or_too_weak_has_one_status_and_three_codes() {
 
 #[test]
 fn nobody_there_and_somebody_else_there_are_told_apart() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!("http://{}", listener.local_addr().expect("an address"));
-    let other = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a connection");
-        let mut lines = BufReader::new(stream.try_clone().expect("a copy")).lines();
-        let end = lines.by_ref().map_while(Result::ok).find(String::is_empty);
-        assert!(end.is_some());
-        let page = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>";
-        stream.write_all(page.as_bytes()).expect("it is sent");
-        // The port is nobody's from here on.
-    });
-    let asked = brood(&["ls", "--url", &url, "-o", "json"]);
-    other.join().expect("it ends");
-    assert_eq!(
-        (asked.status, &asked.json()["code"]),
-        (116, &"not_understood".into())
-    );
+    let mut url = String::new();
+    // A page, the page of a proxy, JSON that is no problem of this API, and nothing.
+    for (status, body) in [
+        ("200 OK", "<html>"),
+        ("502 Bad Gateway", "<html>"),
+        ("404 Not Found", r#"{"error": 404}"#),
+        ("503 Unavailable", ""),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        url = format!("http://{}", listener.local_addr().expect("an address"));
+        let other = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut lines = BufReader::new(stream.try_clone().expect("a copy")).lines();
+            let end = lines.by_ref().map_while(Result::ok).find(String::is_empty);
+            assert!(end.is_some());
+            let length = body.len();
+            let page = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}");
+            stream.write_all(page.as_bytes()).expect("it is sent");
+            // The port is nobody's from here on.
+        });
+        let asked = brood(&["ls", "--url", &url, "-o", "json"]);
+        other.join().expect("it ends");
+        let problem = asked.json();
+        assert_eq!(
+            (asked.status, &problem["code"]),
+            (116, &"not_understood".into())
+        );
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        assert!(
+            detail.contains(&status[..3]) && detail.contains(&url),
+            "{detail}"
+        );
+        let begins = body.get(2..6).unwrap_or_default();
+        assert!(detail.contains(begins), "{detail}");
+    }
     let nobody = brood(&["ls", "--url", &url, "-o", "json"]);
     let problem = nobody.json();
     assert_eq!(

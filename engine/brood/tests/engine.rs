@@ -78,7 +78,10 @@ impl Open {
             memory_mib: 64,
             public: false,
         };
-        let made = self.engine.create_template(&self.caller, template).await;
+        let made = self
+            .engine
+            .create_template(&self.caller, template, None)
+            .await;
         made.expect("a template").id
     }
 
@@ -419,7 +422,10 @@ async fn stranger(open: &Open) -> Caller {
         scopes: vec![Scope::Read, Scope::Write],
         expires: None,
     };
-    let made = open.engine.create_tenant(&open.caller, "other", key).await;
+    let made = open
+        .engine
+        .create_tenant(&open.caller, "other", key, None)
+        .await;
     let (_, token) = made.expect("another tenant");
     open.engine
         .authenticate(token.reveal())
@@ -436,7 +442,7 @@ fn a_key_allows_what_it_says_and_nothing_once_it_is_revoked_or_over() {
             scopes: scopes.to_vec(),
             expires,
         };
-        let make = |key| open.engine.create_key(&open.caller, key);
+        let make = |key| open.engine.create_key(&open.caller, key, None);
         let (reader, token) = make(key(&[Scope::Read], None)).await.expect("a key");
         let caller = open
             .engine

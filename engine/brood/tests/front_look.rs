@@ -165,3 +165,132 @@ fn nobody_gets_more_than_they_have_by_rotating_the_key_of_somebody_else() {
     let other = text(&other["first_key"]["secret"]);
     assert_eq!(server.as_key(&other, &line, "{}").code(), "not_found");
 }
+
+/// A server whose policy has forks of two at most, and five machines; a mother and two daughters, and three who were denied.
+fn with_a_denial() -> Option<(Server, String, String)> {
+    let few = policy::SHIPPED
+        .replace("max-per-request = 64", "max-per-request = 2")
+        .replace("max-live = 256", "max-live = 5");
+    let server = Server::start_with(&few, Options::default())?;
+    let mother = server.mother();
+    let forks = format!("POST /v1/machines/{mother}/forks");
+    server.good(&forks, r#"{"count": 2}"#);
+    assert_eq!(server.call(&forks, r#"{"count": 3}"#).code(), "denied");
+    Some((server, mother, forks))
+}
+
+#[test]
+fn the_log_of_decisions_is_looked_through_by_machine_and_by_denial() {
+    let Some((server, mother, forks)) = with_a_denial() else {
+        return;
+    };
+    let log = |query: &str| items(&server.good(&format!("GET /v1/decisions{query}"), ""));
+    let all = log("");
+    let numbers: Vec<_> = all
+        .iter()
+        .filter_map(|one| one["number"].as_i64())
+        .collect();
+    assert!(numbers.is_sorted() && numbers.len() == all.len());
+    assert_eq!(all.last().map(|one| &one["denies"]), Some(&true.into()));
+    // The mother of a template, her fork, and the denial, which was asked of admission alone.
+    assert_eq!(all.len(), 3 + 3 + 1);
+    let denied = log("?denied=true");
+    assert_eq!(denied.len(), 1);
+    let denial = &denied[0];
+    assert_eq!(
+        (text(&denial["hook"]), text(&denial["subject"])),
+        ("admission".into(), mother.clone())
+    );
+    assert!(text(&denial["verdict"]).starts_with("deny ("), "{denial}");
+    assert_eq!(denial["tenant"], "acme");
+    // About her: the request that she came of, and those that were about her.
+    let hers = log(&format!("?machine={mother}"));
+    assert_eq!(hers.len(), all.len());
+    let daughter = items(&server.good("GET /v1/machines", "")).swap_remove(1);
+    let of_daughter = log(&format!("?machine={}", text(&daughter["id"])));
+    assert_eq!(of_daughter.len(), 3, "the fork that she came of");
+    let behind = numbers[numbers.len() - 3];
+    assert_eq!(
+        log(&format!("?after={behind}&limit=1"))[0]["number"],
+        numbers[numbers.len() - 2]
+    );
+    assert_eq!(log("?limit=2").len(), 2, "the newest two");
+    assert_eq!(log("?limit=2")[1]["number"], numbers[numbers.len() - 1]);
+
+    // The limit of all machines has no room, which no policy said beforehand.
+    server.good(&forks, r#"{"count": 2}"#);
+    assert_eq!(server.call(&forks, r#"{"count": 2}"#).status / 100, 4);
+    let full = log("?denied=true").pop().expect("one more");
+    assert!(text(&full["verdict"]).contains("5 of 5"), "{full}");
+    for query in [
+        "?limit=0",
+        "?after=-1",
+        "?machine=x",
+        "?denied=maybe",
+        "?odd=1",
+    ] {
+        let refused = server.call(&format!("GET /v1/decisions{query}"), "");
+        assert_eq!(refused.code(), "invalid_request", "{query}");
+    }
+}
+
+#[test]
+fn decisions_are_a_tenants_own_and_an_operator_sees_everybodys() {
+    let Some((server, _, _)) = with_a_denial() else {
+        return;
+    };
+    let other = server.good("POST /v1/tenants", r#"{"name": "other"}"#);
+    let other = text(&other["first_key"]["secret"]);
+    let none = server.as_key(&other, "GET /v1/decisions", "").json();
+    assert_eq!(items(&none).len(), 0);
+    for tenant in ["acme", "*"] {
+        let line = format!("GET /v1/decisions?tenant={tenant}");
+        assert_eq!(server.as_key(&other, &line, "").code(), "missing_scope");
+        assert_eq!(items(&server.good(&line, "")).len(), 7, "{tenant}");
+    }
+    let of_other = server.good("GET /v1/decisions?tenant=other", "");
+    assert_eq!(items(&of_other).len(), 0);
+}
+
+#[test]
+fn whoever_follows_decisions_is_told_of_a_denial_and_goes_on_where_they_were() {
+    let Some((server, mother, forks)) = with_a_denial() else {
+        return;
+    };
+    let follow = |last: Option<&str>| {
+        let mut lines = server.stream(&server.key, "GET /v1/decisions", last);
+        // With the head it is settled from where they follow.
+        let head = lines.next().expect("a head");
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        lines.filter(|line| line.starts_with("data: "))
+    };
+    let read = |line: &str| -> Value {
+        serde_json::from_str(line.trim_start_matches("data: ")).expect("JSON")
+    };
+    let all = items(&server.good("GET /v1/decisions", ""));
+    let before = all[all.len() - 2]["number"].to_string();
+    let mut resumed = follow(Some(&before));
+    let first = read(&resumed.next().expect("a decision"));
+    assert_eq!(
+        first["number"],
+        all[all.len() - 1]["number"],
+        "from where they were"
+    );
+
+    // Two who follow: one is there since before, one from now on.
+    let mut from_now = follow(None);
+    server.call(&forks, r#"{"count": 3}"#);
+    let told = read(&resumed.next().expect("a decision"));
+    assert_eq!(
+        (&told["denies"], text(&told["subject"])),
+        (&true.into(), mother)
+    );
+    assert!(told["number"].as_i64() > first["number"].as_i64());
+    assert_eq!(read(&from_now.next().expect("a decision")), told);
+    let events = items(&server.good("GET /v1/events?limit=1000", ""));
+    let refused = events.iter().filter(|one| one["kind"] == "fork.refused");
+    let refused: Vec<_> = refused.collect();
+    assert_eq!(refused.len(), 2);
+    assert_eq!(refused[1]["data"]["intent"], told["intent"]);
+    assert!(text(&refused[1]["data"]["why"]).contains("denies it"));
+}

@@ -48,6 +48,25 @@ impl FromStr for Address {
     }
 }
 
+impl Address {
+    /// `HOST:PORT`.
+    pub(crate) fn host(&self) -> String {
+        let rest = self.behind_scheme().trim_start_matches("://");
+        let host = rest.split('/').next().unwrap_or(rest);
+        // Behind the bracket of an IPv6 address, or anywhere in another.
+        let behind = host.rsplit(']').next().unwrap_or(host);
+        match behind.contains(':') {
+            true => host.to_owned(),
+            false => format!("{host}:80"),
+        }
+    }
+
+    /// All but its scheme: `://HOST[:PORT][/PREFIX]`.
+    pub(crate) fn behind_scheme(&self) -> &str {
+        self.0.strip_prefix("http").unwrap_or(&self.0)
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -64,6 +83,15 @@ mod tests {
         assert_eq!(good.to_string(), "http://127.0.0.1:7070");
         let behind = "http://host/brood".parse::<Address>().expect("good");
         assert_eq!(behind.to_string(), "http://host/brood");
+        for (text, host) in [
+            ("http://127.0.0.1:7070", "127.0.0.1:7070"),
+            ("http://host/brood", "host:80"),
+            ("http://[::1]", "[::1]:80"),
+            ("http://[::1]:7070/", "[::1]:7070"),
+            ("http://http", "http:80"),
+        ] {
+            assert_eq!(text.parse::<Address>().expect("good").host(), host);
+        }
         let refused = [
             ("https://host", "plain http"),
             ("127.0.0.1:7070", "http://"),

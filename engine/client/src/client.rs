@@ -10,18 +10,19 @@ use brood_api::{Problem, Verb};
 use serde::de::DeserializeOwned;
 use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use ureq::http::{Method, Request, Response};
-use ureq::{Agent, Body};
+use ureq::{Agent, AsSendBody, Body, SendBody};
 
 use crate::ask::{Ask, JSON};
 use crate::{Address, ApiKey, ClientError, Refused};
 
+const BYTES: &str = "application/octet-stream";
 /// The longest answer that is read, bytes.
 const LONGEST: u64 = 64 << 20;
 /// So much of an answer that is not understood is shown, characters.
 const SHOWN: usize = 200;
 /// So long a host may take to be found and to accept a connection. How long a request takes is its own matter: a fork of
 /// a large machine may take minutes.
-const CONNECT: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT: Duration = Duration::from_secs(10);
 
 /// A client of one server.
 #[derive(Clone, Debug)]
@@ -50,6 +51,10 @@ impl Client {
         }
     }
 
+    pub(crate) fn key(&self) -> Option<&ApiKey> {
+        self.key.as_ref()
+    }
+
     /// Where its server is.
     pub fn address(&self) -> &Address {
         &self.address
@@ -58,8 +63,15 @@ impl Client {
     /// Asks for something.
     pub(crate) fn call<A: DeserializeOwned>(&self, ask: Ask) -> Result<A, ClientError> {
         let mut response = self.send(ask)?;
+        self.read_json(&mut response)
+    }
+
+    pub(crate) fn read_json<A: DeserializeOwned>(
+        &self,
+        response: &mut Response<Body>,
+    ) -> Result<A, ClientError> {
         let status = response.status().as_u16();
-        let body = self.whole(&mut response)?;
+        let body = self.whole(response)?;
         serde_json::from_slice(&body)
             .map_err(|error| self.not_understood(status, &error.to_string(), &body))
     }
@@ -70,7 +82,32 @@ impl Client {
     }
 
     /// Sends a request; a response that is a success.
-    pub(crate) fn send(&self, ask: Ask) -> Result<Response<Body>, ClientError> {
+    pub(crate) fn send(&self, mut ask: Ask) -> Result<Response<Body>, ClientError> {
+        let body = ask.body.take();
+        let post = matches!(ask.target()?.0, Verb::Post);
+        // What has a body by its nature says so even if it is empty (RFC 9110 §8.6).
+        match body.or_else(|| post.then(Vec::new)) {
+            Some(body) if body.is_empty() => self.run(&ask, None, body),
+            Some(body) => self.run(&ask, Some(JSON), body),
+            None => self.run(&ask, None, ()),
+        }
+    }
+
+    /// The same with bytes as they come.
+    pub(crate) fn send_bytes(
+        &self,
+        ask: &Ask,
+        mut bytes: impl Read,
+    ) -> Result<Response<Body>, ClientError> {
+        self.run(ask, Some(BYTES), SendBody::from_reader(&mut bytes))
+    }
+
+    fn run(
+        &self,
+        ask: &Ask,
+        media: Option<&str>,
+        body: impl AsSendBody,
+    ) -> Result<Response<Body>, ClientError> {
         let (verb, target) = ask.target()?;
         let method = match verb {
             Verb::Get => Method::GET,
@@ -79,7 +116,7 @@ impl Client {
             Verb::Delete => Method::DELETE,
         };
         let mut request = Request::builder()
-            .method(method.clone())
+            .method(method)
             .uri(format!("{}{target}", self.address))
             .header(ACCEPT, ask.accept);
         if let Some(key) = &self.key {
@@ -88,18 +125,10 @@ impl Client {
         for (name, value) in &ask.headers {
             request = request.header(*name, value);
         }
-        if ask.body.is_some() {
-            request = request.header(CONTENT_TYPE, JSON);
+        if let Some(media) = media {
+            request = request.header(CONTENT_TYPE, media);
         }
-        // What has a body by its nature says so even if it is empty (RFC 9110 §8.6).
-        let body = match ask.body {
-            None if method == Method::POST => Some(Vec::new()),
-            body => body,
-        };
-        let sent = match body {
-            Some(body) => self.agent.run(request.body(body).map_err(not_sent)?),
-            None => self.agent.run(request.body(()).map_err(not_sent)?),
-        };
+        let sent = self.agent.run(request.body(body).map_err(not_sent)?);
         let mut response = sent.map_err(|error| self.unreachable(error))?;
         if response.status().is_success() {
             return Ok(response);
@@ -109,7 +138,7 @@ impl Client {
         Err(self.refused(status, &body))
     }
 
-    fn whole(&self, response: &mut Response<Body>) -> Result<Vec<u8>, ClientError> {
+    pub(crate) fn whole(&self, response: &mut Response<Body>) -> Result<Vec<u8>, ClientError> {
         let mut body = Vec::new();
         let mut reader = response.body_mut().as_reader().take(LONGEST + 1);
         let read = reader.read_to_end(&mut body);
@@ -122,7 +151,7 @@ impl Client {
         Ok(body)
     }
 
-    fn refused(&self, status: u16, body: &[u8]) -> ClientError {
+    pub(crate) fn refused(&self, status: u16, body: &[u8]) -> ClientError {
         match serde_json::from_slice::<Problem>(body) {
             Ok(problem) => refused(problem, String::from_utf8_lossy(body).into_owned()),
             Err(error) => self.not_understood(status, &error.to_string(), body),

@@ -1,35 +1,33 @@
-//! Events: a page of them, or a stream (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
+//! Events: a page of them, or a stream.
 //!
 //! Invariant: a follower gives out what the server sent, in its order; a gap and a server's last words are given out like
 //! events, and a stream that breaks ends with an error.
 
-use std::io::{BufRead, BufReader, Read};
+use std::marker::PhantomData;
 
+use brood_api::OperationId as Id;
 use brood_api::event::{Event, EventQuery, Events, Gap};
-use brood_api::{OperationId as Id, Problem};
+use brood_api::policy::{DecisionLog, DecisionQuery, LoggedDecision};
 use serde::de::DeserializeOwned;
 
 use crate::ask::Ask;
-use crate::client::refused;
+use crate::frames::{Frames, STREAM};
 use crate::{Client, ClientError};
-
-/// The longest line of a stream, bytes. An event is one line.
-const LONGEST_LINE: u64 = 16 << 20;
 
 /// What a follower is told.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Followed {
+pub enum Followed<T = Event> {
     /// Something happened.
-    Event(Event),
+    Event(T),
     /// Events are gone that were not seen.
     Gap(Gap),
 }
 
 /// Events as they happen. It ends with the error that ended it: the server's last words, or that it cannot be reached.
-pub struct Follower {
-    client: Client,
-    lines: Box<dyn BufRead + Send>,
+pub struct Follower<T = Event> {
+    frames: Frames,
     over: bool,
+    of: PhantomData<fn() -> T>,
 }
 
 impl Client {
@@ -47,78 +45,59 @@ impl Client {
     /// # Errors
     /// As all methods: the server cannot be reached, is not understood, or refuses.
     pub fn follow(&self, after: u64) -> Result<Follower, ClientError> {
-        let ask = Ask::to(Id::Events)
-            .accept("text/event-stream")
-            .header("Last-Event-ID", Some(after));
-        let response = self.send(ask)?;
-        let reader = response.into_body().into_reader();
+        let ask = Ask::to(Id::Events);
+        self.follow_from(ask.header("Last-Event-ID", Some(after)))
+    }
+
+    /// A part of the log of decisions.
+    ///
+    /// # Errors
+    /// As all methods: the server cannot be reached, is not understood, or refuses.
+    pub fn decision_log(&self, query: &DecisionQuery) -> Result<DecisionLog, ClientError> {
+        self.call(logged(query).query("limit", query.limit))
+    }
+
+    /// Decisions behind a number, or from now on, and all that are made from then on.
+    ///
+    /// # Errors
+    /// As all methods: the server cannot be reached, is not understood, or refuses.
+    pub fn follow_decisions(
+        &self,
+        query: &DecisionQuery,
+    ) -> Result<Follower<LoggedDecision>, ClientError> {
+        self.follow_from(logged(query))
+    }
+
+    fn follow_from<T>(&self, ask: Ask) -> Result<Follower<T>, ClientError> {
+        let response = self.send(ask.accept(STREAM))?;
         Ok(Follower {
-            client: self.clone(),
-            lines: Box::new(BufReader::new(reader)),
+            frames: Frames::of(self, response),
             over: false,
+            of: PhantomData,
         })
     }
 }
 
-impl Follower {
-    fn line(&mut self) -> Result<String, ClientError> {
-        let mut line = Vec::new();
-        let read = (&mut self.lines)
-            .take(LONGEST_LINE)
-            .read_until(b'\n', &mut line);
-        read.map_err(|error| self.client.unreachable(error))?;
-        if line.pop() != Some(b'\n') {
-            let words = "the stream of events ended";
-            return Err(self.client.unreachable(words));
-        }
-        if line.last() == Some(&b'\r') {
-            line.pop();
-        }
-        String::from_utf8(line).map_err(|error| self.odd(&error.to_string(), error.as_bytes()))
-    }
+fn logged(query: &DecisionQuery) -> Ask {
+    Ask::to(Id::DecisionLog)
+        .query("after", query.after)
+        .query("machine", query.machine)
+        .query("denied", query.denied)
+        .query("tenant", query.tenant.as_ref())
+}
 
-    /// The next frame: what it is called, and its data.
-    fn frame(&mut self) -> Result<(String, String), ClientError> {
-        let (mut kind, mut data) = (String::new(), Vec::new());
-        loop {
-            let line = self.line()?;
-            let (field, value) = line.split_once(':').unwrap_or((&line, ""));
-            let value = value.strip_prefix(' ').unwrap_or(value);
-            match (line.is_empty(), field) {
-                (true, _) if data.is_empty() => kind.clear(),
-                (true, _) => return Ok((kind, data.join("\n"))),
-                (false, "event") => value.clone_into(&mut kind),
-                (false, "data") => data.push(value.to_owned()),
-                // A number is in the data as well; a comment says that the server lives.
-                (false, _) => {}
-            }
-        }
-    }
-
-    fn told(&mut self) -> Result<Followed, ClientError> {
-        let (kind, data) = self.frame()?;
+impl<T: DeserializeOwned> Follower<T> {
+    fn told(&mut self) -> Result<Followed<T>, ClientError> {
+        let (kind, data) = self.frames.next()?;
         match kind.as_str() {
-            "problem" => {
-                let problem: Problem = self.read(&data)?;
-                Err(refused(problem, data))
-            }
-            "gap" => self.read(&data).map(Followed::Gap),
-            _ => self.read(&data).map(Followed::Event),
+            "gap" => self.frames.read(&data).map(Followed::Gap),
+            _ => self.frames.read(&data).map(Followed::Event),
         }
-    }
-
-    fn read<T: DeserializeOwned>(&self, data: &str) -> Result<T, ClientError> {
-        let read = serde_json::from_str(data);
-        read.map_err(|error| self.odd(&error.to_string(), data.as_bytes()))
-    }
-
-    fn odd(&self, why: &str, data: &[u8]) -> ClientError {
-        self.client.not_understood(200, why, data)
     }
 }
 
-impl Iterator for Follower {
-    type Item = Result<Followed, ClientError>;
+impl<T: DeserializeOwned> Iterator for Follower<T> {
+    type Item = Result<Followed<T>, ClientError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.over {
@@ -134,14 +113,17 @@ impl Iterator for Follower {
 mod tests {
     use std::io::Cursor;
 
+    use brood_api::Problem;
+
     use super::*;
 
     fn follower(text: &str) -> Follower {
         let address = "http://127.0.0.1:1".parse().expect("an address");
+        let lines = Cursor::new(text.to_owned().into_bytes());
         Follower {
-            client: Client::new(address, None),
-            lines: Box::new(Cursor::new(text.to_owned().into_bytes())),
+            frames: Frames::new(Client::new(address, None), lines),
             over: false,
+            of: PhantomData,
         }
     }
 

@@ -2,12 +2,55 @@
 
 use brood_api::OperationId as Id;
 use brood_api::exec::{
-    Exec, ExecSpec, Execs, Output, OutputQuery, SignalSpec, StartedExec, StdinSpec, TtySize,
+    Exec, ExecSpec, Execs, Lost, Output, OutputPiece, OutputQuery, SignalSpec, StartedExec,
+    StdinSpec, TtySize,
 };
 use brood_units::MachineId;
 
 use crate::ask::Ask;
+use crate::frames::{Frames, STREAM};
 use crate::{Client, ClientError};
+
+/// What a follower of output is told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Told {
+    /// Output.
+    Piece(OutputPiece),
+    /// Bytes were overwritten before they were read.
+    Lost(Lost),
+    /// The program has ended, and this was all of it.
+    End(Exec),
+}
+
+/// Output as it comes. It ends with the program's end, or with the error that ended it.
+pub struct OutputFollower {
+    frames: Frames,
+    over: bool,
+}
+
+impl OutputFollower {
+    fn told(&mut self) -> Result<Told, ClientError> {
+        let (kind, data) = self.frames.next()?;
+        match kind.as_str() {
+            "lost" => self.frames.read(&data).map(Told::Lost),
+            "end" => self.frames.read(&data).map(Told::End),
+            _ => self.frames.read(&data).map(Told::Piece),
+        }
+    }
+}
+
+impl Iterator for OutputFollower {
+    type Item = Result<Told, ClientError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.over {
+            return None;
+        }
+        let told = self.told();
+        self.over = matches!(told, Ok(Told::End(_)) | Err(_));
+        Some(told)
+    }
+}
 
 impl Client {
     /// A machine's programs, those of her mother that she has included.
@@ -49,8 +92,28 @@ impl Client {
         query: &OutputQuery,
     ) -> Result<Output, ClientError> {
         let ask = Ask::to(Id::ReadOutput).at(machine).at(exec);
+        let ask = ask.query("stream", Some(query.stream.as_str()));
         let ask = ask.query("offset", query.offset.as_ref());
         self.call(ask.query("limit", query.limit))
+    }
+
+    /// Output of a program from a place on, up to its end.
+    ///
+    /// # Errors
+    /// As all methods: the server cannot be reached, is not understood, or refuses.
+    pub fn follow_output(
+        &self,
+        machine: MachineId,
+        exec: u32,
+        query: &OutputQuery,
+    ) -> Result<OutputFollower, ClientError> {
+        let ask = Ask::to(Id::ReadOutput).at(machine).at(exec).accept(STREAM);
+        let ask = ask.query("stream", Some(query.stream.as_str()));
+        let response = self.send(ask.query("offset", query.offset.as_ref()))?;
+        Ok(OutputFollower {
+            frames: Frames::of(self, response),
+            over: false,
+        })
     }
 
     /// Writes to a program's stdin.

@@ -5,9 +5,9 @@
 use std::fmt;
 
 use brood_api::OperationId as Id;
-use brood_api::Page;
 use brood_api::key::{KeySpec, Keys, NewKey, RotateSpec};
 use brood_api::tenant::{NewTenant, Tenant, TenantSpec};
+use brood_api::{ListQuery, Page};
 use brood_units::KeyId;
 
 use crate::ask::Ask;
@@ -38,20 +38,26 @@ impl fmt::Debug for ApiKey {
 }
 
 impl Client {
-    /// Makes a key in the place of another.
+    /// Makes a key in the place of another; under the same `once` once.
     ///
     /// # Errors
     /// As all methods: the server cannot be reached, is not understood, or refuses.
-    pub fn rotate_key(&self, id: KeyId, spec: &RotateSpec) -> Result<NewKey, ClientError> {
-        self.call(Ask::to(Id::RotateKey).at(id).json(spec)?)
+    pub fn rotate_key(
+        &self,
+        id: KeyId,
+        spec: &RotateSpec,
+        once: Option<&str>,
+    ) -> Result<NewKey, ClientError> {
+        self.call(Ask::to(Id::RotateKey).at(id).json(spec)?.once(once))
     }
 
     /// All tenants, for an operator.
     ///
     /// # Errors
     /// As all methods: the server cannot be reached, is not understood, or refuses.
-    pub fn list_tenants(&self, cursor: Option<&str>) -> Result<Page<Tenant>, ClientError> {
-        self.call(Ask::to(Id::ListTenants).query("cursor", cursor))
+    pub fn list_tenants(&self, query: &ListQuery) -> Result<Page<Tenant>, ClientError> {
+        let ask = Ask::to(Id::ListTenants).query("limit", query.limit);
+        self.call(ask.query("cursor", query.cursor))
     }
 
     /// All keys of the tenant.
@@ -62,12 +68,12 @@ impl Client {
         self.call(Ask::to(Id::ListKeys))
     }
 
-    /// Makes a key.
+    /// Makes a key; under the same `once` once.
     ///
     /// # Errors
     /// As all methods: the server cannot be reached, is not understood, or refuses.
-    pub fn create_key(&self, spec: &KeySpec) -> Result<NewKey, ClientError> {
-        self.call(Ask::to(Id::CreateKey).json(spec)?)
+    pub fn create_key(&self, spec: &KeySpec, once: Option<&str>) -> Result<NewKey, ClientError> {
+        self.call(Ask::to(Id::CreateKey).json(spec)?.once(once))
     }
 
     /// Revokes a key.
@@ -78,12 +84,16 @@ impl Client {
         self.done(Ask::to(Id::RevokeKey).at(id))
     }
 
-    /// Makes a tenant with its first key.
+    /// Makes a tenant with its first key; under the same `once` once.
     ///
     /// # Errors
     /// As all methods: the server cannot be reached, is not understood, or refuses.
-    pub fn create_tenant(&self, spec: &TenantSpec) -> Result<NewTenant, ClientError> {
-        self.call(Ask::to(Id::CreateTenant).json(spec)?)
+    pub fn create_tenant(
+        &self,
+        spec: &TenantSpec,
+        once: Option<&str>,
+    ) -> Result<NewTenant, ClientError> {
+        self.call(Ask::to(Id::CreateTenant).json(spec)?.once(once))
     }
 }
 

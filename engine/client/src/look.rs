@@ -84,15 +84,22 @@ mod tests {
         let sources = [
             include_str!("event.rs"),
             include_str!("exec.rs"),
+            include_str!("file.rs"),
             include_str!("key.rs"),
             include_str!("look.rs"),
             include_str!("machine.rs"),
             include_str!("secret.rs"),
             include_str!("template.rs"),
             include_str!("usage.rs"),
+            include_str!("terminal.rs"),
         ];
-        // Bytes and conversations are no JSON: files, and the WebSocket of a terminal.
-        let others = [Id::Terminal, Id::ReadFile, Id::WriteFile, Id::RemoveFile];
+        // Text for others than this client: what Prometheus scrapes, the page and its parts.
+        let others = [
+            Id::Metrics,
+            Id::Console,
+            Id::ConsoleScript,
+            Id::ConsoleStyle,
+        ];
         for id in Id::ALL.iter().filter(|id| !others.contains(id)) {
             // As the methods write it; here it is never written so.
             let words = format!("Id::{id:?}");

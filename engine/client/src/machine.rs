@@ -1,10 +1,9 @@
 //! Machines, checkpoints and forks of them.
 
-use brood_api::file::{Directory, FileStat};
 use brood_api::fork::{ForkAnswer, ForkSpec};
 use brood_api::machine::{
     EndAnswer, EndQuery, Machine, MachineListQuery, MachineSpec, MachineStats, NamedMachineSpec,
-    Tree, TtlSpec,
+    Tree, TreeQuery, TtlSpec,
 };
 use brood_api::{OperationId as Id, Page};
 use brood_units::MachineId;
@@ -27,24 +26,6 @@ impl Client {
     /// As all methods: the server cannot be reached, is not understood, or refuses.
     pub fn machine_stats(&self, id: MachineId) -> Result<MachineStats, ClientError> {
         self.call(Ask::to(Id::MachineStats).at(id))
-    }
-
-    /// What is in a directory of a machine.
-    ///
-    /// # Errors
-    /// As all methods: the server cannot be reached, is not understood, or refuses.
-    pub fn list_directory(&self, id: MachineId, path: &str) -> Result<Directory, ClientError> {
-        let ask = Ask::to(Id::ListDirectory).at(id);
-        self.call(ask.query("path", Some(path)))
-    }
-
-    /// What a path of a machine is.
-    ///
-    /// # Errors
-    /// As all methods: the server cannot be reached, is not understood, or refuses.
-    pub fn stat_file(&self, id: MachineId, path: &str) -> Result<FileStat, ClientError> {
-        let ask = Ask::to(Id::StatFile).at(id);
-        self.call(ask.query("path", Some(path)))
     }
 
     /// A page of machines.
@@ -83,8 +64,9 @@ impl Client {
     ///
     /// # Errors
     /// As all methods: the server cannot be reached, is not understood, or refuses.
-    pub fn show_tree(&self, id: MachineId) -> Result<Tree, ClientError> {
-        self.call(Ask::to(Id::ShowTree).at(id))
+    pub fn show_tree(&self, id: MachineId, query: TreeQuery) -> Result<Tree, ClientError> {
+        let ask = Ask::to(Id::ShowTree).at(id);
+        self.call(ask.query("stats", query.stats))
     }
 
     /// Makes a machine of a template; under the same `once` once.

@@ -28,12 +28,16 @@ impl Client {
         self.call(Ask::to(Id::ShowTemplate).at(which))
     }
 
-    /// Makes a template.
+    /// Makes a template; under the same `once` once.
     ///
     /// # Errors
     /// As all methods: the server cannot be reached, is not understood, or refuses.
-    pub fn create_template(&self, spec: &TemplateSpec) -> Result<Template, ClientError> {
-        self.call(Ask::to(Id::CreateTemplate).json(spec)?)
+    pub fn create_template(
+        &self,
+        spec: &TemplateSpec,
+        once: Option<&str>,
+    ) -> Result<Template, ClientError> {
+        self.call(Ask::to(Id::CreateTemplate).json(spec)?.once(once))
     }
 
     /// Removes a template; its machines stay.

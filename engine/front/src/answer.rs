@@ -8,11 +8,11 @@ use axum::body::{Body, Bytes};
 use axum::http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
-use brood_api::{Code, Operation, Outcome, Problem};
+use brood_api::{Code, Operation, Outcome, Problem, Reply};
 use serde::Serialize;
 
 use crate::fault::{Refusal, refusal};
-use crate::status;
+use crate::{status, ui};
 
 /// Names a request in answers and logs.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -30,6 +30,10 @@ pub(crate) enum Answer {
     Timed(Bytes, Stages),
     /// Nothing.
     Done,
+    /// Text of the media type that the table names.
+    Text(Bytes),
+    /// A file of the page at `/ui`.
+    Page(&'static str),
     /// Bytes as they come.
     Bytes(Body),
     /// Lines of text as they come, of this media type.
@@ -78,6 +82,12 @@ pub(crate) fn respond(
             stages = timed;
             (Response::new(json.into()), Some("application/json"))
         }
+        Answer::Text(text) => (Response::new(text.into()), media_of(operation)),
+        Answer::Page(text) => {
+            let mut response = Response::new(text.into());
+            ui::protect(response.headers_mut());
+            (response, media_of(operation))
+        }
         Answer::Bytes(body) => (Response::new(body), Some("application/octet-stream")),
         Answer::Lines(media, body) => (Response::new(body), Some(media)),
         Answer::Done => (Response::new(Body::empty()), None),
@@ -95,6 +105,14 @@ pub(crate) fn respond(
     }
     about.mark(headers);
     response
+}
+
+/// The media type of text that an operation sends.
+fn media_of(operation: &Operation) -> Option<&'static str> {
+    match operation.reply {
+        Reply::Text(media) => Some(media),
+        _ => None,
+    }
 }
 
 /// A request by its names.

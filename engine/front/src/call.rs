@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::fault::{Refusal, problem, refusal};
+use crate::metric::Open;
 use crate::state::Shared;
 
 /// Longest `Idempotency-Key`, bytes.
@@ -26,11 +27,13 @@ const MAX_IDEMPOTENCY_KEY: usize = 255;
 
 /// The place that a request's connection has among all; whoever keeps the connection keeps it.
 #[derive(Clone)]
-pub(crate) struct Connection(#[expect(dead_code, reason = "it is held")] Arc<OwnedSemaphorePermit>);
+pub(crate) struct Connection(
+    #[expect(dead_code, reason = "it is held")] Arc<(OwnedSemaphorePermit, Open)>,
+);
 
 impl Connection {
-    pub(crate) fn new(place: OwnedSemaphorePermit) -> Self {
-        Self(Arc::new(place))
+    pub(crate) fn new(place: OwnedSemaphorePermit, open: Open) -> Self {
+        Self(Arc::new((place, open)))
     }
 }
 
@@ -45,7 +48,7 @@ pub(crate) struct Call {
     /// A body that is read as it comes. It is never locked: calls are shared, and a body is not.
     stream: Mutex<Option<Body>>,
     idempotency: Option<Idempotency>,
-    socket: Option<(WebSocketUpgrade, Connection)>,
+    socket: Option<Result<(WebSocketUpgrade, Connection), Refusal>>,
 }
 
 impl Call {
@@ -87,9 +90,10 @@ impl Call {
             Reply::Socket(_) => {
                 let wanted = WebSocketUpgrade::from_request_parts(&mut parts, &()).await;
                 let wanted = wanted
-                    .map_err(|rejection| refusal(Code::UpgradeRequired, rejection.body_text()))?;
+                    .map_err(|rejection| refusal(Code::UpgradeRequired, rejection.body_text()));
                 let connection = parts.extensions.remove::<Connection>();
-                connection.map(|connection| (wanted, connection))
+                // Whoever asks for something that is not there is told that first.
+                connection.map(|connection| wanted.map(|wanted| (wanted, connection)))
             }
             _ => None,
         };
@@ -135,7 +139,7 @@ impl Call {
             let words = "the request does not ask for a WebSocket";
             refusal(Code::UpgradeRequired, words)
         };
-        self.socket.take().ok_or_else(none)
+        self.socket.take().ok_or_else(none)?
     }
 
     /// A parameter of the path.
@@ -267,6 +271,7 @@ pub(crate) fn service_scope(scope: ApiScope) -> Scope {
         ApiScope::Write => Scope::Write,
         ApiScope::Keys => Scope::Keys,
         ApiScope::Operator => Scope::Operator,
+        ApiScope::Metrics => Scope::Metrics,
     }
 }
 

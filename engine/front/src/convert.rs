@@ -3,7 +3,7 @@
 use brood_api::exec::{self as wire, Base64, Exec, Offset, Output, OutputPiece, StartedExec};
 use brood_api::fork::{Daughter, ForkAnswer, ForkTiming};
 use brood_api::key::{Key, Scope};
-use brood_api::machine::{Kind, Machine, State};
+use brood_api::machine::{Kind, Machine, MachineStats, State};
 use brood_api::template::{GuestKind, Template, Visibility};
 use brood_api::{Code, Page, Span, Time};
 use brood_service::engine::exec::{
@@ -50,7 +50,15 @@ pub(crate) fn machine(answer: MachineAnswer) -> Result<Machine, Refusal> {
         idle: answer.idle_ms.map(Span::from_millis),
         ended_at: answer.ended.map(Time),
         ending: answer.ending,
+        stats: None,
     })
+}
+
+pub(crate) const fn stats(answer: &engine::StatsAnswer) -> MachineStats {
+    MachineStats {
+        private_kib: answer.private_kib,
+        pss_kib: answer.pss_kib,
+    }
 }
 
 pub(crate) fn page<T, U>(

@@ -11,15 +11,17 @@ mod usage;
 
 use brood_api::OperationId;
 
-pub(crate) use look::page as events_behind;
+pub(crate) use look::{log as decisions_behind, page as events_behind};
 
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::fault::Refusal;
+use crate::ui;
 
 /// Does what is asked.
 pub(crate) async fn handle(id: OperationId, call: Call) -> Result<Answer, Refusal> {
     match id {
+        OperationId::Metrics => look::metrics(call).await,
         OperationId::Live => look::live(),
         OperationId::Ready => look::ready(&call),
         OperationId::Document => Ok(Answer::Json(call.shared.document)),
@@ -29,6 +31,10 @@ pub(crate) async fn handle(id: OperationId, call: Call) -> Result<Answer, Refusa
         OperationId::ListPolicies => look::policies(&call),
         OperationId::Events => look::events(call),
         OperationId::Decisions => look::decisions(&call),
+        OperationId::DecisionLog => look::decision_log(call),
+        OperationId::Console => Ok(Answer::Page(ui::PAGE)),
+        OperationId::ConsoleScript => Ok(Answer::Page(ui::SCRIPT)),
+        OperationId::ConsoleStyle => Ok(Answer::Page(ui::STYLE)),
         OperationId::ListMachines => machine::list(&call, machine::MACHINE),
         OperationId::ListCheckpoints => machine::list(&call, machine::CHECKPOINT),
         OperationId::ShowMachine => machine::show(&call, machine::MACHINE),
@@ -40,7 +46,7 @@ pub(crate) async fn handle(id: OperationId, call: Call) -> Result<Answer, Refusa
         OperationId::StatFile => file::stat(&call).await,
         OperationId::SetTtl => machine::set_ttl(&call).await,
         OperationId::MachineStats => machine::stats(&call).await,
-        OperationId::ShowTree => machine::tree(&call),
+        OperationId::ShowTree => machine::tree(&call).await,
         OperationId::CreateMachine => machine::create(call).await,
         OperationId::NamedMachine => machine::named(call).await,
         OperationId::EndMachine => machine::end(call, machine::MACHINE).await,
@@ -61,14 +67,14 @@ pub(crate) async fn handle(id: OperationId, call: Call) -> Result<Answer, Refusa
         OperationId::ForkTemplate => template::fork(call).await,
         OperationId::ListTemplates => template::list(&call),
         OperationId::ShowTemplate => template::show(&call),
-        OperationId::CreateTemplate => template::create(&call).await,
+        OperationId::CreateTemplate => template::create(call).await,
         OperationId::RemoveTemplate => template::remove(&call).await,
         OperationId::ListSecrets => secret::list(&call),
         OperationId::PutSecret => secret::put(&call).await,
         OperationId::RemoveSecret => secret::remove(&call).await,
         OperationId::ListKeys => key::list(&call),
-        OperationId::CreateKey => key::create(&call).await,
-        OperationId::RotateKey => key::rotate(&call).await,
+        OperationId::CreateKey => key::create(call).await,
+        OperationId::RotateKey => key::rotate(call).await,
         OperationId::ListTenants => key::tenants(&call),
         OperationId::RevokeKey => key::revoke(&call).await,
         OperationId::ShowUsage => usage::show(&call).await,
@@ -80,6 +86,6 @@ pub(crate) async fn handle(id: OperationId, call: Call) -> Result<Answer, Refusa
         OperationId::PutBackBatches => usage::put_back(&call).await,
         OperationId::PostCredit => usage::post_credit(call).await,
         OperationId::ShowBalance => usage::balance(&call),
-        OperationId::CreateTenant => key::create_tenant(&call).await,
+        OperationId::CreateTenant => key::create_tenant(call).await,
     }
 }

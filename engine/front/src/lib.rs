@@ -14,6 +14,7 @@ mod call;
 mod convert;
 mod fault;
 mod handler;
+mod metric;
 mod options;
 mod output_stream;
 mod rate;
@@ -23,7 +24,8 @@ mod state;
 mod status;
 mod stream;
 mod terminal;
+mod ui;
 mod usage;
 
-pub use options::{Bucket, Options};
+pub use options::{Bucket, Options, TenantLabels};
 pub use server::serve;

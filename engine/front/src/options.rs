@@ -3,6 +3,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+pub use brood_service::engine::TenantLabels;
+
 /// Requests a second if nobody says: more than a client that waits for its answers makes, and few enough that one that
 /// does not leaves others their turn.
 const KEY_RATE: NonZeroU32 = NonZeroU32::new(1000).expect("not 0");
@@ -48,6 +50,8 @@ pub struct Options {
     pub key_rate: Bucket,
     /// Requests of all keys of one tenant.
     pub tenant_rate: Bucket,
+    /// Whether metrics tell tenants apart.
+    pub tenant_labels: TenantLabels,
 }
 
 impl Default for Options {
@@ -62,6 +66,7 @@ impl Default for Options {
             drain_time: Duration::from_secs(10),
             key_rate: Bucket::per_second(KEY_RATE),
             tenant_rate: Bucket::per_second(TENANT_RATE),
+            tenant_labels: TenantLabels::default(),
         }
     }
 }

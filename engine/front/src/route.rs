@@ -2,6 +2,7 @@
 //!
 //! Invariant: the router is made of the table; what is not in it is answered with a problem.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
@@ -14,7 +15,7 @@ use brood_service::identity;
 
 use crate::answer::{About, REQUEST_ID, refuse, respond};
 use crate::call::Call;
-use crate::fault::refusal;
+use crate::fault::{Refusal, refusal};
 use crate::handler::handle;
 use crate::state::Shared;
 
@@ -53,23 +54,38 @@ async fn serve(
 ) -> Response {
     let since = Instant::now();
     let about = about(&request);
+    let metrics = Arc::clone(&shared.metrics);
     let result = match Call::read(operation, shared, &parameters, request).await {
         Ok(call) => handle(operation.id, call).await,
         Err(problem) => Err(problem),
     };
-    respond(operation, result, &about, since)
+    let problem = result.as_ref().err().map(|problem| problem.code);
+    let response = respond(operation, result, &about, since);
+    metrics.answered(operation.id.as_str(), response.status(), problem, since);
+    response
 }
 
-async fn method_not_allowed(request: Request) -> Response {
+/// The label of requests that no operation is meant by.
+const NO_OPERATION: &str = "none";
+
+async fn method_not_allowed(State(shared): State<Shared>, request: Request) -> Response {
     let (path, method) = (request.uri().path(), request.method());
     let words = format!("{path} is not asked with {method}");
-    refuse(refusal(Code::MethodNotAllowed, words), &about(&request))
+    strange(&shared, refusal(Code::MethodNotAllowed, words), &request)
 }
 
-async fn no_such_route(request: Request) -> Response {
+async fn no_such_route(State(shared): State<Shared>, request: Request) -> Response {
     let path: String = request.uri().path().chars().take(256).collect();
     let words = format!("there is nothing at {path}; all paths are in /v1/openapi.json");
-    refuse(refusal(Code::NoSuchRoute, words), &about(&request))
+    strange(&shared, refusal(Code::NoSuchRoute, words), &request)
+}
+
+fn strange(shared: &Shared, problem: Refusal, request: &Request) -> Response {
+    let (code, since) = (problem.code, Instant::now());
+    let response = refuse(problem, &about(request));
+    let metrics = &shared.metrics;
+    metrics.answered(NO_OPERATION, response.status(), Some(code), since);
+    response
 }
 
 /// The client's own id for the request, if it has a good one, or a new one.

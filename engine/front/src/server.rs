@@ -45,8 +45,10 @@ pub async fn serve(
     let connections = u32::try_from(options.connections).unwrap_or(u32::MAX);
     let drain_time = options.drain_time;
     let places = Arc::new(Semaphore::new(options.connections));
+    let waiting = engine.clone();
     let shared = Shared::new(engine, options, stopped.clone())?;
     let (head_time, write_time) = (shared.options.head_time, shared.options.write_time);
+    let metrics = Arc::clone(&shared.metrics);
     let router = router(shared);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(head_time);
@@ -58,6 +60,7 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, place)) => {
+                let place = Connection::new(place, metrics.connection());
                 tokio::spawn(converse(
                     http.clone(),
                     patient(stream, write_time),
@@ -80,6 +83,7 @@ pub async fn serve(
         }
     }
     drop(listener);
+    waiting.stop_waiting();
     stopping.send_replace(true);
     // Those that take longer lose their connection; what they asked for is seen through by the engine.
     let all = places.acquire_many(connections);
@@ -141,9 +145,9 @@ async fn converse(
     stream: Pin<Box<TimeoutStream<TcpStream>>>,
     router: Router,
     stopping: watch::Receiver<bool>,
-    place: OwnedSemaphorePermit,
+    place: Connection,
 ) {
-    let (router, place) = (TowerToHyperService::new(router), Connection::new(place));
+    let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(place.clone());
         router.call(request)

@@ -6,6 +6,7 @@ use axum::body::Bytes;
 use brood_service::engine::Engine;
 use tokio::sync::watch;
 
+use crate::metric::Metrics;
 use crate::rate::Rates;
 use crate::{Options, status};
 
@@ -21,6 +22,7 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) options: Arc<Options>,
     pub(crate) rates: Arc<Rates>,
+    pub(crate) metrics: Arc<Metrics>,
     /// The OpenAPI document, made once.
     pub(crate) document: Bytes,
     /// Becomes true when the server is to stop.
@@ -36,6 +38,7 @@ impl Shared {
         let document =
             serde_json::to_vec(&brood_api::document(|outcome| status::of(outcome).as_u16()))?;
         Ok(Self {
+            metrics: Arc::new(Metrics::new(&engine, options.tenant_labels)),
             engine,
             rates: Arc::new(Rates::new(&options)),
             options: Arc::new(options),

@@ -8,7 +8,11 @@ pub(crate) fn of(outcome: Outcome) -> StatusCode {
     match outcome {
         Outcome::Reply(Reply::Created(_)) => StatusCode::CREATED,
         Outcome::Reply(
-            Reply::Found(_) | Reply::FoundOrStream(_) | Reply::FoundOrLines(_) | Reply::Bytes,
+            Reply::Found(_)
+            | Reply::FoundOrStream(_)
+            | Reply::FoundOrLines(_)
+            | Reply::Bytes
+            | Reply::Text(_),
         ) => StatusCode::OK,
         Outcome::Reply(Reply::Done) => StatusCode::NO_CONTENT,
         Outcome::Reply(Reply::Socket(_)) => StatusCode::SWITCHING_PROTOCOLS,

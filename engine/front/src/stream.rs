@@ -1,4 +1,4 @@
-//! Events as a stream (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
+//! Events and decisions as a stream (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 //!
 //! Invariant: a follower gets every event of its tenant behind the number it named, in order, or is told of the gap. It is
 //! asked for only as fast as it reads; its stream ends when its key does, or the server.
@@ -8,11 +8,13 @@ use std::convert::Infallible;
 use axum::body::{Body, Bytes};
 use brood_api::event::Events;
 use brood_api::{Code, Problem};
+use brood_service::engine::DecisionQuery;
 use futures_util::stream;
+use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::fault::{Refusal, problem, refusal};
-use crate::handler::events_behind;
+use crate::handler::{decisions_behind, events_behind};
 use crate::state::Shared;
 
 /// Events that are sent together.
@@ -23,6 +25,15 @@ pub(crate) struct Follow {
     pub(crate) shared: Shared,
     pub(crate) key: String,
     pub(crate) after: i64,
+    pub(crate) source: Source,
+}
+
+/// What somebody follows.
+pub(crate) enum Source {
+    /// Events of the caller's tenant.
+    Events,
+    /// Decisions, which are committed with an event.
+    Decisions(DecisionQuery),
 }
 
 struct Follower {
@@ -82,15 +93,35 @@ impl Follower {
     fn look(&mut self) -> Result<Option<String>, Refusal> {
         let engine = &self.follow.shared.engine;
         let caller = engine.authenticate(&self.follow.key).map_err(problem)?;
-        let page = events_behind(engine, &caller, self.follow.after, BATCH)?;
+        let chunk = match &self.follow.source {
+            Source::Events => {
+                let page = events_behind(engine, &caller, self.follow.after, BATCH)?;
+                self.passes(&page);
+                frames(&page)?
+            }
+            Source::Decisions(query) => {
+                let after = Some(self.follow.after);
+                let log = decisions_behind(engine, &caller, query, after, BATCH)?;
+                if let Some(last) = log.items.last() {
+                    self.follow.after = last.number;
+                }
+                let each = log
+                    .items
+                    .iter()
+                    .map(|one| frame(one.number, "decision", one));
+                each.collect::<Result<String, Refusal>>()?
+            }
+        };
+        Ok((!chunk.is_empty()).then_some(chunk))
+    }
+
+    fn passes(&mut self, page: &Events) {
         if let Some(gap) = &page.gap {
             self.follow.after = self.follow.after.max(gap.until);
         }
         if let Some(last) = page.items.last() {
             self.follow.after = last.number;
         }
-        let chunk = frames(&page)?;
-        Ok((!chunk.is_empty()).then_some(chunk))
     }
 
     /// A comment, which clients pass over, as long as the key holds.
@@ -112,22 +143,23 @@ pub(crate) fn last_words(problem: &Problem) -> String {
     format!("event: problem\ndata: {data}\n\n")
 }
 
-/// A page as frames. JSON has no line breaks of its own, so that one `data` line holds it.
+/// A page as frames.
 fn frames(page: &Events) -> Result<String, Refusal> {
-    let json = |value: serde_json::Result<String>| {
-        value.map_err(|error| refusal(Code::Failed, error.to_string()))
-    };
     let mut frames = String::new();
     if let Some(gap) = &page.gap {
-        let data = json(serde_json::to_string(gap))?;
-        frames.push_str(&format!("id: {}\nevent: gap\ndata: {data}\n\n", gap.until));
+        frames.push_str(&frame(gap.until, "gap", gap)?);
     }
     for event in &page.items {
-        let data = json(serde_json::to_string(event))?;
-        let (id, kind) = (event.number, &event.kind);
-        frames.push_str(&format!("id: {id}\nevent: {kind}\ndata: {data}\n\n"));
+        frames.push_str(&frame(event.number, &event.kind, event)?);
     }
     Ok(frames)
+}
+
+/// JSON has no line breaks of its own, so that one `data` line holds it.
+fn frame(id: i64, kind: &str, data: &impl Serialize) -> Result<String, Refusal> {
+    let data = serde_json::to_string(data);
+    let data = data.map_err(|error| refusal(Code::Failed, error.to_string()))?;
+    Ok(format!("id: {id}\nevent: {kind}\ndata: {data}\n\n"))
 }
 
 #[cfg(test)]

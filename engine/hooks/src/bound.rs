@@ -23,8 +23,18 @@ pub struct Bound {
     pub order: u32,
     /// `closed`, `open` or `fallback:NAME`.
     pub on_failure: String,
+    /// The tenants about whose requests it is asked; none for all.
+    pub tenants: Vec<String>,
+    /// The tenants about whose requests it is not asked.
+    pub except_tenants: Vec<String>,
     /// Why it is not asked: its component is not there, or its breaker is open.
     pub trouble: Option<String>,
+    /// Whether its breaker is open: its last calls failed, and the component is left alone for a while.
+    pub is_broken: bool,
+    /// Calls that run at the moment; of a plugin with state, those of all its bindings.
+    pub running: u64,
+    /// Calls that wait until others have ended.
+    pub waiting: u64,
     /// What became of its calls.
     pub calls: Calls,
 }
@@ -48,4 +58,8 @@ pub struct Calls {
     pub disagreed: u64,
     /// Fuel of all of them.
     pub fuel: u64,
+    /// Time of all of them, ns.
+    pub nanos: u64,
+    /// Calls by time taken: those below `2^i` µs, and not below half of that, at `i`; the last counts all that took longer.
+    pub latency: Vec<u64>,
 }

@@ -108,6 +108,9 @@ pub trait Hook: Send + Sync + 'static {
         + Sync
         + 'static;
 
+    /// The tenants that are asked about: one, but for batches.
+    fn tenants(ask: &Self::Ask) -> Vec<&str>;
+
     /// Whether the answer keeps to its ask and to what the operator permits.
     fn keeps_to(ask: &Self::Ask, permits: &Permits, answer: &Self::Answer)
     -> Result<(), Malformed>;
@@ -140,6 +143,11 @@ impl Hook for Admission {
     type Ask = Vec<admission::Item>;
     type Answer = Vec<admission::Verdict>;
 
+    fn tenants(ask: &Self::Ask) -> Vec<&str> {
+        let each = ask.iter().map(|item| item.request.who.tenant.as_str());
+        each.collect()
+    }
+
     fn keeps_to(ask: &Self::Ask, _: &Permits, answer: &Self::Answer) -> Result<(), Malformed> {
         admission::keep_to(ask, answer)
     }
@@ -167,6 +175,10 @@ impl Hook for Placement {
     type Ask = placement::Question;
     type Answer = placement::Answer;
 
+    fn tenants(ask: &Self::Ask) -> Vec<&str> {
+        vec![&ask.request.who.tenant]
+    }
+
     fn keeps_to(ask: &Self::Ask, _: &Permits, answer: &Self::Answer) -> Result<(), Malformed> {
         placement::keeps_to(ask, answer)
     }
@@ -193,6 +205,10 @@ impl Hook for Mutation {
     const NAME: HookName = HookName::Mutation;
     type Ask = mutation::Brief;
     type Answer = mutation::Outcome;
+
+    fn tenants(ask: &Self::Ask) -> Vec<&str> {
+        vec![&ask.request.who.tenant]
+    }
 
     fn keeps_to(
         ask: &Self::Ask,
@@ -223,6 +239,11 @@ impl Hook for Billing {
     const NAME: HookName = HookName::Billing;
     type Ask = billing::Batch;
     type Answer = billing::Rated;
+
+    fn tenants(ask: &Self::Ask) -> Vec<&str> {
+        let each = ask.accounts.iter().map(|account| account.tenant.as_str());
+        each.collect()
+    }
 
     fn keeps_to(ask: &Self::Ask, _: &Permits, answer: &Self::Answer) -> Result<(), Malformed> {
         billing::keeps_to(ask, answer)

@@ -20,8 +20,8 @@ pub trait Panel<H: Hook>: Send + Sync {
     /// Who is bound, in order.
     fn bound(&self) -> Vec<Bound>;
 
-    /// Bindings that are asked each time and heard by nobody: name, plugin.
-    fn shadows(&self) -> Vec<(String, String)> {
+    /// Bindings that are asked about a tenant's requests and heard by nobody: name, plugin.
+    fn shadows(&self, _tenant: &str) -> Vec<(String, String)> {
         Vec::new()
     }
 }

@@ -11,7 +11,7 @@ mod shadow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use brood_hooks::{Checked, Decide, Failure, HookName, Now, Spent, check};
-use brood_policy::{BindingSpec, Mode};
+use brood_policy::{BindingSpec, Mode, Tenants};
 
 use self::run::Commit;
 use crate::breaker::Breaker;
@@ -60,6 +60,12 @@ impl<H: BindableHook> Asked<H> {
         Arc::new(Self { ask, encoded })
     }
 
+    /// Whether a binding is asked about it: about a batch if about any of its tenants, since most hooks only tighten.
+    pub(crate) fn concerns(&self, spec: &BindingSpec) -> bool {
+        let mut tenants = H::tenants(&self.ask).into_iter();
+        tenants.any(|tenant| spec.tenants.includes(tenant)) || spec.tenants == Tenants::All
+    }
+
     /// What is asked.
     pub const fn ask(&self) -> &H::Ask {
         &self.ask
@@ -85,6 +91,8 @@ pub struct Binding<H: BindableHook> {
     breaker: Mutex<Breaker>,
     counters: counter::Shared,
     warm: Mutex<Vec<(Arc<PluginVersion>, Live)>>,
+    /// For the next call of a binding that has a new instance for each.
+    prepared: Mutex<Option<(Arc<PluginVersion>, Live)>>,
 }
 
 impl<H: BindableHook> Binding<H> {
@@ -107,6 +115,7 @@ impl<H: BindableHook> Binding<H> {
             breaker,
             counters: counter::Shared::default(),
             warm: Mutex::default(),
+            prepared: Mutex::default(),
         }
     }
 
@@ -148,8 +157,10 @@ impl<H: BindableHook> Binding<H> {
         let (reply, pending) = pending();
         let own = Arc::clone(self);
         let job = move |version: Arc<PluginVersion>, asked: &Asked<H>, place| {
-            let (answered, state, _) = own.run(now, asked, &version, Commit::ByCaller);
-            answered.map(|answer| Draft::new(answer, state, &own.plugin, place))
+            let done = own.run(now, asked, &version, Commit::ByCaller);
+            let (state, plugin) = (done.left, &own.plugin);
+            done.answered
+                .map(|answer| Draft::new(answer, state, plugin, place))
         };
         self.enqueue(now, asked, job, move |draft| reply.send(draft));
         pending
@@ -164,12 +175,16 @@ impl<H: BindableHook> Binding<H> {
     ) {
         let own = Arc::clone(self);
         let job = move |version: Arc<PluginVersion>, asked: &Asked<H>, place| {
-            let (answered, _, spent) = own.run(now, asked, &version, Commit::WithCall);
+            let done = own.run(now, asked, &version, Commit::WithCall);
             drop::<Leaves>(place);
-            Ok((answered, spent))
+            Ok((done, own, version))
         };
         self.enqueue(now, asked, job, |ran| match ran {
-            Ok((answered, spent)) => then(answered, Some(spent)),
+            Ok((done, own, version)) => {
+                then(done.answered, Some(done.spent));
+                drop(done.used);
+                own.prepare_next(&version);
+            }
             Err(failure) => then(Err(failure), None),
         });
     }
@@ -211,7 +226,7 @@ impl<H: BindableHook> Binding<H> {
             Ok(place) => place,
             Err(full) => return Err(self.overloaded(now, &full)),
         };
-        self.run(now, asked, &version, Commit::WithCall).0
+        self.run(now, asked, &version, Commit::WithCall).answered
     }
 
     fn checked(&self, asked: &Asked<H>, answer: H::Answer) -> Answered<H> {
@@ -240,7 +255,7 @@ impl<H: BindableHook> Binding<H> {
     }
 
     /// Calls that may change a plugin's state go one by one, over all its bindings.
-    fn lane_of(&self, version: &PluginVersion) -> &Arc<Lane> {
+    pub(crate) fn lane_of(&self, version: &PluginVersion) -> &Arc<Lane> {
         if version.has_state() && self.spec.mode != Mode::Shadow {
             &self.plugin.lane
         } else {

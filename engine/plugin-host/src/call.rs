@@ -25,6 +25,18 @@ pub(crate) struct Live {
     instance: Instance,
 }
 
+impl Live {
+    /// An instance for a call that is still to come; none where it cannot be had beforehand: the pool is empty, or code of
+    /// the component would run already, which belongs to the call's fuel and journal.
+    pub(crate) fn prepared(pre: &InstancePre<Context>, limits: &Limits) -> Option<Self> {
+        let mut store = store(pre, Context::bare(limits));
+        store.set_fuel(limits.fuel).ok()?;
+        store.set_epoch_deadline(limits.deadline_ms.saturating_add(1));
+        let instance = pre.instantiate(&mut store).ok()?;
+        (store.get_fuel().ok()? == limits.fuel).then_some(Self { store, instance })
+    }
+}
+
 /// What became of a call.
 pub(crate) struct Ran<A> {
     pub(crate) result: Result<A, Failure>,
@@ -106,11 +118,7 @@ pub(crate) fn run<T>(
             *store.data_mut() = context;
             (store, Some(instance))
         }
-        None => {
-            let mut store = Store::new(pre.component().engine(), context);
-            store.limiter(|context| &mut context.bounds);
-            (store, None)
-        }
+        None => (store(pre, context), None),
     };
     store.set_hostcall_fuel((limits.answer_kib as usize) << 10);
     // One tick more than asked, since the tick that is under way may end at once.
@@ -146,6 +154,12 @@ pub(crate) fn run<T>(
             }
         }
     }
+}
+
+fn store(pre: &InstancePre<Context>, context: Context) -> Store<Context> {
+    let mut store = Store::new(pre.component().engine(), context);
+    store.limiter(|context| &mut context.bounds);
+    store
 }
 
 /// What wasmtime's error means to an operator.

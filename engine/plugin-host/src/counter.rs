@@ -28,6 +28,8 @@ pub struct Counters {
     pub fuel: u64,
     /// Calls by time taken: element `i` counts those below `2^i` µs; the last counts all others.
     pub latency: [u64; 20],
+    /// Time taken by all calls, ns.
+    pub nanos: u64,
     /// Log lines that were dropped.
     pub log_dropped: u64,
     /// Metric points that were dropped.
@@ -50,6 +52,7 @@ impl Counters {
     }
 
     pub(crate) fn time(&mut self, nanos: u64) {
+        self.nanos = self.nanos.saturating_add(nanos);
         let bits = (u64::BITS - (nanos / 1000).leading_zeros()) as usize;
         let last = self.latency.len() - 1;
         if let Some(count) = self.latency.get_mut(bits.min(last)) {

@@ -40,6 +40,12 @@ impl Lane {
         self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many calls run, and how many wait.
+    pub(crate) fn traffic(&self) -> (u64, u64) {
+        let traffic = self.lock();
+        (traffic.running.into(), traffic.waiting.len() as u64)
+    }
+
     /// Runs the job on a thread of `queue`, now or when one before it ends. It is given its place in the lane, which is
     /// free again once that is dropped.
     pub(crate) fn submit(

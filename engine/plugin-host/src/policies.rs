@@ -49,7 +49,8 @@ impl<H: BindableHook> Panel<H> for Bindings<H> {
         let heard = hear_all(&self.bound, now, Arc::clone(&asked));
         Box::pin(async move {
             let mut said = heard.await;
-            for absent in &self.absent {
+            let absent = self.absent.iter();
+            for absent in absent.filter(|absent| asked.concerns(absent.spec())) {
                 said.extend(absent.said(now, &asked).await);
             }
             if !self.absent.is_empty() {
@@ -73,8 +74,10 @@ impl<H: BindableHook> Panel<H> for Bindings<H> {
         all
     }
 
-    fn shadows(&self) -> Vec<(String, String)> {
-        let shadows = self.specs().filter(|spec| spec.mode == Mode::Shadow);
+    fn shadows(&self, tenant: &str) -> Vec<(String, String)> {
+        let shadows = self
+            .specs()
+            .filter(|spec| spec.mode == Mode::Shadow && spec.tenants.includes(tenant));
         shadows
             .map(|spec| (spec.name(), spec.plugin.clone()))
             .collect()

@@ -31,9 +31,9 @@ pub(crate) fn find(plugins: &[PluginSpec], written: &[Written], notes: &mut Note
                 notes.add(span.clone(), message);
             }
             let both = [other.mode, spec.mode] == [Mode::Enforce; 2];
-            if hook == HookName::Billing && both {
+            if hook == HookName::Billing && both && other.tenants.meets(&spec.tenants) {
                 let message = format!(
-                    "'{}' and '{}' would both bill the same usage: only one may enforce",
+                    "'{}' and '{}' would both bill the same usage: only one may enforce for each tenant",
                     other.plugin, spec.plugin
                 );
                 notes.add(span.clone(), message);

@@ -17,6 +17,6 @@ pub use mistake::{Mistake, Mistakes};
 pub use parse::parse;
 pub use spec::{
     BindingSpec, Grants, Import, LogLevel, Mode, OnFailure, PluginSpec, PolicySet, Reuse,
-    StateOptions,
+    StateOptions, Tenants,
 };
 pub use table::{Table, read};

@@ -10,7 +10,7 @@ use crate::mistake::{Mistakes, Notes, unknown};
 use crate::table::{Table, json, read};
 use crate::{
     BindingSpec, Breaker, Concurrency, Grants, Import, Limits, LogLevel, Mode, OnFailure,
-    PluginSpec, PolicySet, Reuse, StateOptions, conflict,
+    PluginSpec, PolicySet, Reuse, StateOptions, Tenants, conflict,
 };
 
 const BIG: i64 = i64::MAX;
@@ -163,6 +163,7 @@ fn binding(
     let reuses = [("fresh", Reuse::Fresh), ("warm", Reuse::Warm)];
     table.word("instances", &reuses, &mut spec.reuse);
     on_failure(hook, &mut table, &mut spec.on_failure);
+    tenants(&mut table, &mut spec.tenants);
     if let Some((inner, span)) = table.table("limits") {
         limits(
             Table::new("limits", inner, span, table.notes),
@@ -218,6 +219,29 @@ fn on_failure(hook: HookName, table: &mut Table<'_, '_, '_>, place: &mut OnFailu
             return table.notes.add(span, message);
         }
     };
+}
+
+fn tenants(table: &mut Table<'_, '_, '_>, place: &mut Tenants) {
+    for key in ["tenants", "except-tenants"] {
+        let Some((item, span)) = table.item(key) else {
+            continue;
+        };
+        let names = table.texts(key).into_iter();
+        let names: Vec<_> = names.map(|(name, _)| name.to_owned()).collect();
+        if names.is_empty() && !item.is_array() {
+            // Something else than a list is a mistake already.
+        } else if names.is_empty() {
+            let message = format!("'{key}' names nobody: leave it out for everybody");
+            table.mistake(span, message);
+        } else if *place != Tenants::All {
+            let message = "write 'tenants' or 'except-tenants', not both";
+            table.mistake(span, message);
+        } else if key == "tenants" {
+            *place = Tenants::Only(names);
+        } else {
+            *place = Tenants::Except(names);
+        }
+    }
 }
 
 fn limits(mut table: Table<'_, '_, '_>, limits: &mut Limits) {

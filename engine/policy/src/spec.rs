@@ -162,6 +162,41 @@ pub enum Reuse {
     Warm,
 }
 
+/// Whose requests a binding is asked about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Tenants {
+    /// Everybody's.
+    #[default]
+    All,
+    /// Those of these alone.
+    Only(Vec<String>),
+    /// Those of everybody else.
+    Except(Vec<String>),
+}
+
+impl Tenants {
+    /// Whether it is asked about a tenant's.
+    pub fn includes(&self, tenant: &str) -> bool {
+        let named = |names: &[String]| names.iter().any(|name| name == tenant);
+        match self {
+            Self::All => true,
+            Self::Only(names) => named(names),
+            Self::Except(names) => !named(names),
+        }
+    }
+
+    /// Whether there can be a tenant about whose both are asked.
+    pub fn meets(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Only(names), other) | (other, Self::Only(names)) => {
+                names.iter().any(|name| other.includes(name))
+            }
+            // Tenants come and go: there is always one that neither names.
+            (Self::All | Self::Except(_), Self::All | Self::Except(_)) => true,
+        }
+    }
+}
+
 /// One plugin at one hook.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BindingSpec {
@@ -187,6 +222,8 @@ pub struct BindingSpec {
     pub permits: Permits,
     /// Where instances come from.
     pub reuse: Reuse,
+    /// Whose requests it is asked about.
+    pub tenants: Tenants,
 }
 
 impl BindingSpec {
@@ -204,6 +241,7 @@ impl BindingSpec {
             breaker: Breaker::default(),
             permits: Permits::default(),
             reuse: Reuse::default(),
+            tenants: Tenants::default(),
         }
     }
 

@@ -132,7 +132,7 @@ impl<'t, 'n, 'a> Table<'t, 'n, 'a> {
     }
 
     /// One of several words.
-    pub(crate) fn word<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)], place: &mut T) {
+    pub fn word<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)], place: &mut T) {
         let Some((text, span)) = self.text(key) else {
             return;
         };

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use brood_hooks::HookName;
-use brood_policy::{Mistakes, Mode, OnFailure, PolicySet, parse};
+use brood_policy::{Mistakes, Mode, OnFailure, PolicySet, Tenants, parse};
 
 /// A file that is right, for mistakes to be put into.
 const RIGHT: &str = r#"version = 1
@@ -175,4 +175,64 @@ fn billing_cannot_fail_open_and_fallbacks_do_not_chain_or_dangle() {
 fn text_that_is_not_toml_is_one_mistake_with_its_line() {
     let Mistakes(mistakes) = parse("p.toml", "version = 1\n[plugin\n").expect_err("a mistake");
     assert_eq!(mistakes[0].line, 2);
+}
+
+#[test]
+fn a_binding_is_for_all_tenants_for_some_or_for_all_but_some() {
+    let right = |line: &str| {
+        let text = RIGHT.replacen("order = 10", &format!("order = 10\n{line}"), 1);
+        let set = parse("p.toml", &text).expect("right");
+        let bindings = set.bindings.into_iter();
+        let mut first = bindings.filter(|binding| binding.order == 10);
+        first.next().map(|binding| binding.tenants)
+    };
+    let two = || vec!["acme".to_owned(), "globex".to_owned()];
+    assert_eq!(right(""), Some(Tenants::All));
+    let only = right("tenants = [\"acme\", \"globex\"]");
+    assert_eq!(only, Some(Tenants::Only(two())));
+    let except = right("except-tenants = [\"acme\", \"globex\"]");
+    assert_eq!(except, Some(Tenants::Except(two())));
+    let wrong = |line: &str| mistake("order = 10", &format!("order = 10\n{line}"));
+    assert!(wrong("tenants = []").contains("'tenants' names nobody"));
+    assert!(wrong("tenants = \"acme\"").contains("'tenants' of [[admission]] must be a list"));
+    let both = wrong("tenants = [\"a\"]\nexcept-tenants = [\"b\"]");
+    assert!(
+        both.contains("'tenants' or 'except-tenants', not both"),
+        "{both}"
+    );
+    assert!(wrong("tenant = [\"a\"]").contains("tenants"));
+}
+
+#[test]
+fn only_one_binding_bills_a_tenant_and_another_may_bill_another() {
+    let billing = |plugin: &str, order: u32, whom: &str| {
+        format!("\n[[billing]]\nplugin = \"{plugin}\"\norder = {order}\n{whom}\n")
+    };
+    let text = |one: &str, other: &str| {
+        format!(
+            "{RIGHT}{}{}",
+            billing("quota", 1, one),
+            billing("spare", 2, other)
+        )
+    };
+    let acme = "tenants = [\"acme\"]";
+    let others = "except-tenants = [\"acme\"]";
+    let globex = "tenants = [\"globex\"]";
+    for (one, other) in [(acme, others), (acme, globex), (others, acme)] {
+        let set = parse("p.toml", &text(one, other));
+        assert!(set.is_ok(), "{one} {other}: {set:?}");
+    }
+    for (one, other) in [
+        ("", acme),
+        (acme, acme),
+        (others, globex),
+        (others, ""),
+        ("", ""),
+    ] {
+        let set = parse("p.toml", &text(one, other)).expect_err("both bill somebody");
+        assert!(
+            set.to_string().contains("would both bill the same usage"),
+            "{set}"
+        );
+    }
 }

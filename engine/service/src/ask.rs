@@ -3,10 +3,11 @@
 //! Invariant: a [`ForkRequest`] comes out of [`ForkSpec::request`] with a count, a least count and labels that mean
 //! something, so that no hook has to doubt them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use brood_agent_proto::fork::StampFile;
 use brood_cell::protocol::MAX_DAUGHTERS;
+pub use brood_hooks::mutation::{Secret, SecretTarget};
 use brood_hooks::{ForkRequest, Id128, Labels, Origin, Principal, Resources};
 use brood_units::MachineId;
 
@@ -27,6 +28,10 @@ pub struct ForkSpec {
     pub files: Vec<StampFile>,
     /// What becomes of the mother's secrets.
     pub secrets: Secrets,
+    /// Higher goes first, where policies have requests wait.
+    pub priority: i32,
+    /// Secrets of the tenant that they get.
+    pub give: Vec<Secret>,
     /// What each of them is to have; none is what the mother has.
     pub shape: Option<Resources>,
 }
@@ -51,6 +56,8 @@ impl ForkSpec {
             env: BTreeMap::new(),
             files: Vec::new(),
             secrets: Secrets::Drop,
+            priority: 0,
+            give: Vec::new(),
             shape: None,
         }
     }
@@ -186,11 +193,22 @@ impl ForkSpec {
             min_count,
             shape,
             ttl_ms: self.ttl_ms,
-            priority: 0,
+            priority: self.priority,
             labels: self.labels.clone().into_iter().collect(),
-            asks: vec![("secrets".to_owned(), secrets.to_owned())],
+            asks: asks(secrets, &self.give),
         })
     }
+}
+
+/// By the names that `wit/types.wit` gives them.
+fn asks(secrets: &str, give: &[Secret]) -> Labels {
+    let mut asks = vec![("secrets".to_owned(), secrets.to_owned())];
+    if !give.is_empty() {
+        let names: BTreeSet<_> = give.iter().map(|secret| secret.name.as_str()).collect();
+        let names: Vec<_> = names.into_iter().collect();
+        asks.push(("brood.secret-names".to_owned(), names.join(",")));
+    }
+    asks
 }
 
 fn is_label(key: &str) -> bool {
@@ -228,6 +246,25 @@ mod tests {
             private_mib: 8,
             labels: Vec::new(),
         }
+    }
+
+    #[test]
+    fn hooks_see_the_names_of_secrets_that_a_caller_gives_and_nothing_else_of_them() {
+        let secret = |name: &str| Secret {
+            name: name.to_owned(),
+            version: None,
+            target: SecretTarget::Env("PLACE".to_owned()),
+        };
+        let spec = ForkSpec {
+            give: vec![secret("b"), secret("a"), secret("b")],
+            ..ForkSpec::of(1)
+        };
+        let request = spec.request(Id128::default(), Principal::default(), &mother());
+        let asks = request.expect("a request").asks;
+        assert!(asks.contains(&("brood.secret-names".to_owned(), "a,b".to_owned())));
+        assert!(!format!("{asks:?}").contains("PLACE"));
+        let none = ForkSpec::of(1).request(Id128::default(), Principal::default(), &mother());
+        assert_eq!(none.expect("a request").asks.len(), 1);
     }
 
     #[test]

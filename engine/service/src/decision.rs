@@ -25,6 +25,8 @@ pub struct Decision {
     pub verdict: String,
     /// Whether it counted.
     pub standing: Standing,
+    /// Whether it stopped the request.
+    pub denies: bool,
     /// Why its component did not answer, where its fallback did.
     pub instead_of: Option<String>,
     /// Microseconds that the call took, rounded up; none where no component was called.
@@ -86,10 +88,14 @@ pub(crate) trait Worded: Hook {
 }
 
 /// Everything that was said at a hook, and by whom nothing is heard.
-pub(crate) fn decisions<H: Worded>(panel: &dyn Panel<H>, said: &[Said<H>]) -> Vec<Decision> {
+pub(crate) fn decisions<H: Worded>(
+    panel: &dyn Panel<H>,
+    tenant: &str,
+    said: &[Said<H>],
+) -> Vec<Decision> {
     let heard = said.iter().map(decision::<H>);
     let shadows = panel
-        .shadows()
+        .shadows(tenant)
         .into_iter()
         .map(|(binding, plugin)| Decision {
             hook: H::NAME,
@@ -97,6 +103,7 @@ pub(crate) fn decisions<H: Worded>(panel: &dyn Panel<H>, said: &[Said<H>]) -> Ve
             plugin,
             verdict: "asked and recorded, not heard".to_owned(),
             standing: Standing::Shadow,
+            denies: false,
             instead_of: None,
             took_us: None,
             fuel: None,
@@ -105,6 +112,11 @@ pub(crate) fn decisions<H: Worded>(panel: &dyn Panel<H>, said: &[Said<H>]) -> Ve
 }
 
 fn decision<H: Worded>(said: &Said<H>) -> Decision {
+    let denies = match &said.heard {
+        Heard::Enforced(answer) => H::refuses(answer.answer()),
+        Heard::Failed(_) => true,
+        Heard::Warned(_) | Heard::Ignored(_) => false,
+    };
     let (standing, verdict) = match &said.heard {
         Heard::Enforced(answer) => (Standing::Enforced, H::words(answer.answer())),
         Heard::Warned(answer) => (Standing::Warned, H::words(answer.answer())),
@@ -117,6 +129,7 @@ fn decision<H: Worded>(said: &Said<H>) -> Decision {
         plugin: said.plugin.clone(),
         verdict,
         standing,
+        denies,
         instead_of: said.stands_in.as_ref().map(ToString::to_string),
         took_us: said.spent.map(|spent| spent.took_nanos.div_ceil(1000)),
         fuel: said.spent.map(|spent| spent.fuel),

@@ -77,6 +77,8 @@ impl Held {
 pub struct Full {
     /// The binding whose claim it is.
     pub binding: String,
+    /// Its plugin.
+    pub plugin: String,
     /// The counter.
     pub counter: String,
     /// What it holds.
@@ -106,11 +108,25 @@ impl Holds {
     ) -> Result<Held, Box<Full>> {
         self.expire(now);
         let units: Vec<Units> = holds.iter().map(|held| Units::of(held, now)).collect();
-        let mut daughters = most;
-        for held in holds {
-            daughters = daughters.min(self.fitting(held, &units, least)?);
-        }
+        let daughters = self.most(holds, &units, least)?.min(most);
         Ok(self.take(units, daughters))
+    }
+
+    /// Whether a claim for so many daughters would fit.
+    pub fn fit(&self, now: Now, holds: &[HeldBy], least: u32) -> bool {
+        let units: Vec<Units> = holds.iter().map(|held| Units::of(held, now)).collect();
+        self.most(holds, &units, least).is_ok()
+    }
+
+    /// When the next claim that lasts for a time is over, milliseconds since the epoch.
+    pub fn next_over(&self) -> Option<u64> {
+        self.timed.keys().next().map(|(until, _)| *until)
+    }
+
+    fn most(&self, holds: &[HeldBy], units: &[Units], least: u32) -> Result<u32, Box<Full>> {
+        holds.iter().try_fold(u32::MAX, |most, held| {
+            Ok(most.min(self.fitting(held, units, least)?))
+        })
     }
 
     /// The most daughters that the limit of one hold has room for.
@@ -130,6 +146,7 @@ impl Holds {
         if needed > room {
             return Err(Box::new(Full {
                 binding: held.binding.clone(),
+                plugin: held.plugin.clone(),
                 counter: hold.key.clone(),
                 used,
                 limit: hold.limit,

@@ -11,6 +11,7 @@ pub mod hold;
 pub mod host;
 pub mod identity;
 mod keeper;
+pub mod line;
 pub mod machine;
 pub mod node;
 pub mod path;

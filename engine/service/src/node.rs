@@ -1,9 +1,12 @@
-//! What this host has to offer to daughters, measured as the request comes.
+//! What this host has to offer to daughters, measured.
 //!
-//! Invariant: capacity is what the kernel says is free, not what was promised to anybody. Looking changes nothing.
+//! Invariant: capacity is what the kernel says is free, not what was promised to anybody. A measurement is used for
+//! `FRESH` and no longer, less what was placed since. Looking changes nothing.
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use brood_hooks::placement::{Amounts, Candidate};
@@ -12,6 +15,56 @@ use crate::path::Node;
 
 /// What a daughter is expected to write of her memory soon, MiB: she shares the rest with her mother.
 const DAUGHTER_MIB: u32 = 32;
+
+/// How old a measurement may be. One costs about 100 µs, a good part of a fork; a burst of forks needs one, not each its own.
+const FRESH: Duration = Duration::from_millis(100);
+
+/// This host, as it was measured a moment ago.
+#[derive(Default)]
+pub struct Gauge(Mutex<Option<Reading>>);
+
+struct Reading {
+    at: Instant,
+    node: Node,
+    /// Daughters placed since, who are not in what the kernel says yet.
+    placed: u32,
+}
+
+impl Gauge {
+    /// What is free on this host, see [`here`].
+    ///
+    /// # Errors
+    /// /proc or the directory cannot be read.
+    pub fn here(&self, layers: &Path, resident_mib: u32, tenant_live: u32) -> anyhow::Result<Node> {
+        let mut reading = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = reading.take().filter(|one| one.at.elapsed() < FRESH);
+        let one = match fresh {
+            Some(one) => one,
+            None => Reading {
+                at: Instant::now(),
+                node: here(layers, 0, 0)?,
+                placed: 0,
+            },
+        };
+        let one = reading.insert(one);
+        let mut node = one.node.clone();
+        let taken = one.placed.saturating_mul(DAUGHTER_MIB);
+        node.room = node.room.saturating_sub(one.placed);
+        let candidate = &mut node.candidate;
+        candidate.free.memory_mib = candidate.free.memory_mib.saturating_sub(taken);
+        candidate.parent_resident_mib = resident_mib;
+        candidate.tenant_live = tenant_live;
+        Ok(node)
+    }
+
+    /// Counts daughters who found their places here.
+    pub fn place(&self, daughters: u32) {
+        let mut reading = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reading) = reading.as_mut() {
+            reading.placed = reading.placed.saturating_add(daughters);
+        }
+    }
+}
 
 /// What is free on this host, in one place. `layers` is the directory that disks grow in; `resident_mib` is the mother's
 /// memory that is here already, `tenant_live` the tenant's machines.
@@ -95,6 +148,37 @@ mod tests {
         let pressure = "some avg10=12.50 avg60=1.00 avg300=0.00 total=1\nfull avg10=99.00\n";
         assert_eq!(some_avg10_milli(pressure), 125);
         assert_eq!(some_avg10_milli(""), 0);
+    }
+
+    #[test]
+    fn daughters_placed_since_the_measurement_are_taken_off_it_and_the_next_knows_them_itself() {
+        let gauge = Gauge::default();
+        let look = || gauge.here(Path::new("/"), 7, 3).expect("a host");
+        let before = look();
+        gauge.place(5);
+        let after = look();
+        assert_eq!(after.room, before.room - 5);
+        let free = |node: &Node| node.candidate.free.memory_mib;
+        assert_eq!(free(&after), free(&before) - 5 * DAUGHTER_MIB);
+        let seen = (
+            after.candidate.parent_resident_mib,
+            after.candidate.tenant_live,
+        );
+        assert_eq!(seen, (7, 3));
+        if let Some(reading) = gauge.0.lock().expect("sound").as_mut() {
+            reading.at -= FRESH;
+        }
+        let placed = |gauge: &Gauge| {
+            gauge
+                .0
+                .lock()
+                .expect("sound")
+                .as_ref()
+                .map(|one| one.placed)
+        };
+        assert_eq!(placed(&gauge), Some(5));
+        look();
+        assert_eq!(placed(&gauge), Some(0));
     }
 
     #[test]

@@ -85,8 +85,10 @@ fn index_of<T: Clone + PartialEq>(known: &mut Vec<T>, one: &T) -> u32 {
 /// What every billing policy makes of a batch, in one call each.
 pub async fn rate(panels: &Panels, now: Now, batch: Batch) -> (Vec<Said<Billing>>, Vec<Decision>) {
     let panel = panels.billing.as_ref();
+    let account = batch.accounts.first();
+    let tenant = account.map_or_else(String::new, |account| account.tenant.clone());
     let said = panel.hear(now, batch).await;
-    let decisions = decisions::<Billing>(panel, &said);
+    let decisions = decisions::<Billing>(panel, &tenant, &said);
     (said, decisions)
 }
 

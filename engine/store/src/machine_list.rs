@@ -31,6 +31,23 @@ pub struct MachineQuery {
     pub ended: bool,
 }
 
+/// Those alive of one tenant, of one kind, that do the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Census {
+    /// Whose they are.
+    pub tenant: String,
+    /// `machine` or `checkpoint`.
+    pub kind: String,
+    /// `running`, `paused` or `frozen`.
+    pub state: String,
+    /// How many.
+    pub count: i64,
+    /// RAM that they may use together, MiB.
+    pub memory_mib: i64,
+    /// CPU that they may use together, 1/1000 vCPU.
+    pub vcpu_milli: i64,
+}
+
 impl Read<'_> {
     /// A page of machines, oldest first.
     ///
@@ -99,6 +116,28 @@ impl Read<'_> {
              WHERE tenant = ?1 AND kind = 'machine' AND (ended_ms IS NULL) = 1",
         )?;
         Ok(statement.query_row([tenant], |row| Ok((row.get(0)?, row.get(1)?)))?)
+    }
+
+    /// Everybody alive, counted.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn census(&self) -> Result<Vec<Census>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT tenant, kind, state, count(*), sum(memory_mib), sum(vcpu_milli) FROM machines
+             WHERE ended_ms IS NULL GROUP BY tenant, kind, state",
+        )?;
+        let found = statement.query_map((), |row| {
+            Ok(Census {
+                tenant: row.get(0)?,
+                kind: row.get(1)?,
+                state: row.get(2)?,
+                count: row.get(3)?,
+                memory_mib: row.get(4)?,
+                vcpu_milli: row.get(5)?,
+            })
+        })?;
+        Ok(found.collect::<Result<_, _>>()?)
     }
 
     fn rows(&self, sql: &str, values: impl Params) -> Result<Vec<MachineRow>, StoreError> {

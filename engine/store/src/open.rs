@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::reader::Readers;
 use crate::schema::{STEPS, SchemaError, migrate};
 use crate::writer::{Outlives, Writer};
-use crate::{OpenError, Pending, Read, StoreError, Write, lock};
+use crate::{OpenError, Pending, Read, StoreError, StoreMetrics, Write, lock};
 
 /// What an operator sets.
 #[derive(Clone, Debug, Default)]
@@ -96,6 +96,23 @@ impl Store {
         look: impl FnOnce(&Read<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         self.inner.readers.read(look)
+    }
+
+    /// What the writer counts.
+    pub fn metrics(&self) -> &StoreMetrics {
+        self.inner.writer.metrics()
+    }
+
+    /// Bytes of the database and of its log; what cannot be looked at counts nothing.
+    pub fn file_bytes(&self) -> u64 {
+        let path = self.inner.readers.path();
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        [path, Path::new(&log)]
+            .iter()
+            .filter_map(|path| fs::metadata(path).ok())
+            .map(|file| file.len())
+            .sum()
     }
 
     /// The number of the last event that is committed; it changes after each commit that had one.

@@ -2,13 +2,15 @@
 
 use brood_units::{MachineId, Timestamp};
 use rusqlite::{OptionalExtension, Row};
+use serde::{Deserialize, Serialize};
 
 use crate::machine_list::Page;
 use crate::row::{bytes, get, number, time, word};
 use crate::{Read, StoreError, Write};
 
 /// Who may make machines of a template.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Visibility {
     /// Its owner.
     Private,
@@ -29,7 +31,7 @@ impl Visibility {
 }
 
 /// A template.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TemplateRow {
     /// Its place in lists.
     pub seq: i64,

@@ -13,12 +13,13 @@ use std::pin::Pin;
 use std::sync::mpsc;
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use brood_crash_point::crash_point;
 use rusqlite::{Connection, Params};
 use tokio::sync::{oneshot, watch};
 
-use crate::{Read, StoreError};
+use crate::{Read, StoreError, StoreMetrics};
 
 /// The most jobs of one commit.
 const TURN: usize = 256;
@@ -113,6 +114,7 @@ pub(crate) struct Writer {
     queue: Option<mpsc::Sender<(Outlives, Job)>>,
     thread: Option<JoinHandle<()>>,
     last_event: watch::Receiver<i64>,
+    metrics: StoreMetrics,
 }
 
 impl Writer {
@@ -124,19 +126,26 @@ impl Writer {
         )?;
         let (seen, last_event) = watch::channel(last);
         let (queue, jobs) = mpsc::channel();
+        let metrics = StoreMetrics::new();
+        let counted = metrics.clone();
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || write_all(connection, &jobs, &seen))
+            .spawn(move || write_all(connection, &jobs, &seen, &counted))
             .map_err(|error| StoreError::Disk(error.to_string()))?;
         Ok(Self {
             queue: Some(queue),
             thread: Some(thread),
             last_event,
+            metrics,
         })
     }
 
     pub(crate) fn last_event(&self) -> watch::Receiver<i64> {
         self.last_event.clone()
+    }
+
+    pub(crate) const fn metrics(&self) -> &StoreMetrics {
+        &self.metrics
     }
 
     pub(crate) fn write<T, E>(
@@ -186,6 +195,7 @@ fn write_all(
     connection: Connection,
     jobs: &mpsc::Receiver<(Outlives, Job)>,
     seen: &watch::Sender<i64>,
+    metrics: &StoreMetrics,
 ) {
     let mut level = Outlives::Power;
     while let Ok(first) = jobs.recv() {
@@ -209,7 +219,7 @@ fn write_all(
                 Err(_) => {}
             }
         }
-        let mut turn = Turn::new(&connection, *seen.borrow());
+        let mut turn = Turn::new(&connection, metrics, *seen.borrow());
         waiting.into_iter().for_each(|(_, job)| turn.run(job));
         let (told, last) = turn.commit();
         seen.send_if_modified(|seen| std::mem::replace(seen, last) != last);
@@ -222,6 +232,7 @@ fn write_all(
 /// One transaction and the jobs in it.
 struct Turn<'a> {
     connection: &'a Connection,
+    metrics: &'a StoreMetrics,
     /// Jobs whose fate is the commit's.
     waiting: Vec<Tell>,
     /// Jobs whose fate is known.
@@ -232,9 +243,10 @@ struct Turn<'a> {
 }
 
 impl<'a> Turn<'a> {
-    const fn new(connection: &'a Connection, committed: i64) -> Self {
+    const fn new(connection: &'a Connection, metrics: &'a StoreMetrics, committed: i64) -> Self {
         Self {
             connection,
+            metrics,
             waiting: Vec::new(),
             told: Vec::new(),
             committed,
@@ -264,6 +276,7 @@ impl<'a> Turn<'a> {
             Fate::Keep => self.connection.execute_batch("RELEASE job"),
             Fate::Undo => {
                 self.last = event_before;
+                self.metrics.undone.inc();
                 let undo = "ROLLBACK TO job; RELEASE job";
                 self.connection.execute_batch(undo)
             }
@@ -288,6 +301,7 @@ impl<'a> Turn<'a> {
             drop(self.connection.execute_batch("ROLLBACK"));
         }
         self.last = self.committed;
+        self.metrics.failed.inc();
         let lost = self.waiting.drain(..);
         self.told.extend(lost.map(|tell| (tell, Err(why.clone()))));
     }
@@ -295,9 +309,12 @@ impl<'a> Turn<'a> {
     /// Commits, and gives out whom to tell what, and the last event that is committed.
     fn commit(mut self) -> (Vec<Told>, i64) {
         if !self.connection.is_autocommit() {
+            let begun = Instant::now();
             let commit = || self.connection.execute_batch("COMMIT");
             match crash_point("store: commit", commit) {
                 Ok(()) => {
+                    self.metrics.commit.observe(begun.elapsed().as_secs_f64());
+                    self.metrics.jobs.observe(self.waiting.len() as f64);
                     let kept = self.waiting.drain(..);
                     self.told.extend(kept.map(|tell| (tell, Ok(()))));
                 }

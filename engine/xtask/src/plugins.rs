@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use brood_plugin_build::{BuildSpec, Built, Lock, Programs, Report, Toolchain, build, check};
 use clap::Args;
 
+use crate::packages::Environment;
 use crate::place::Place;
 use crate::process::{output, say};
 
@@ -118,20 +119,14 @@ fn python(place: &Place, directory: &Path) -> Result<()> {
     if is_newer(&component, &[&example, &place.workspace.join("wit")])? {
         return Ok(());
     }
-    let environment = directory.join("python");
-    let made = environment.join("complete");
-    if fs::read_to_string(&made).ok().as_deref() != Some(COMPONENTIZE_PY) {
-        say(&format!("installing {COMPONENTIZE_PY}"));
-        let mut venv = Command::new(&python);
-        output(venv.args(["-m", "venv", "--clear"]).arg(&environment))?;
-        let mut pip = Command::new(environment.join("bin/pip"));
-        let quietly = ["install", "--quiet", "--disable-pip-version-check"];
-        output(pip.args(quietly).arg(COMPONENTIZE_PY))?;
-        fs::write(&made, COMPONENTIZE_PY).with_context(|| format!("writing {}", made.display()))?;
-    }
+    let environment = Environment {
+        directory: directory.join("python"),
+        wanted: COMPONENTIZE_PY,
+    };
+    environment.ensure(place)?;
     say("plugin freeze");
     let raw = directory.join("freeze.unchecked");
-    let mut componentize = Command::new(environment.join("bin/componentize-py"));
+    let mut componentize = Command::new(environment.programs().join("componentize-py"));
     componentize
         .arg("-d")
         .arg(place.workspace.join("wit"))

@@ -41,8 +41,8 @@ pub(crate) struct Options {
 /// Runs everything that the options leave in.
 pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
     let needs: &[Need] = match (options.no_lab, host::kvm()) {
-        (false, host::Kvm::NeedsLab) => &[Need::Build, Need::Guest, Need::Lab],
-        _ => &[Need::Build, Need::Guest],
+        (false, host::Kvm::NeedsLab) => &[Need::Build, Need::Look, Need::Guest, Need::Lab],
+        _ => &[Need::Build, Need::Look, Need::Guest],
     };
     packages::ensure(place, needs)?;
     let nextest = CargoTool::Nextest.ensure(place)?;
@@ -69,14 +69,18 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
 
 /// Variables by which tests find what they cannot fetch themselves: the lab has no network and a read-only root.
 fn fixtures(place: &Place) -> Result<Vec<(OsString, OsString)>> {
-    let fixtures = [
+    let mut fixtures = vec![
         ("BROOD_GUEST_FILES", guest_files::make(place, Profile::Dev)?),
         ("BROOD_BIN", place.program(Profile::Dev, "brood")),
         ("BROOD_PLUGINS", plugins::for_tests(place)?),
     ];
-    Ok(fixtures
-        .map(|(name, path)| (name.into(), path.into()))
-        .into())
+    match packages::schemathesis(place) {
+        Ok(program) => fixtures.push(("BROOD_SCHEMATHESIS", program)),
+        Err(error) if place.is_ci() => return Err(error.context("schemathesis")),
+        Err(error) => say(&format!("skipped: the check by schemathesis: {error:#}")),
+    }
+    let named = |(name, path): (&str, PathBuf)| (name.into(), path.into());
+    Ok(fixtures.into_iter().map(named).collect())
 }
 
 fn here(

@@ -79,6 +79,34 @@ fn a_wrong_type_is_refused_with_its_place() {
 }
 
 #[test]
+fn a_secret_has_one_place_that_nothing_else_goes_to() {
+    let found = mistakes::<ForkSpec>(
+        r#"{"count": 1, "env": {"A": ""}, "files": [{"path": "/a", "text": ""}], "give_secrets": [
+            {"name": "s"},
+            {"name": "s", "env": "B", "file": "/b"},
+            {"name": "s", "env": "A"},
+            {"name": "s", "file": "/a"},
+            {"name": "S", "env": "C"},
+            {"name": "s", "env": "C"},
+            {"name": "s", "env": "D=", "version": 1},
+            {"name": "s", "file": "d"},
+            {"name": "s", "version": 2, "env": "E"}]}"#,
+    );
+    let places: Vec<_> = found.iter().map(|one| one.pointer.as_str()).collect();
+    let all = [
+        "/give_secrets/0/env",
+        "/give_secrets/1/env",
+        "/give_secrets/2/env",
+        "/give_secrets/3/file",
+        "/give_secrets/4/name",
+        "/give_secrets/5/env",
+        "/give_secrets/6/env",
+        "/give_secrets/7/file",
+    ];
+    assert_eq!(places, all);
+}
+
+#[test]
 fn all_values_that_are_not_allowed_are_named_at_once() {
     let found = mistakes::<ForkSpec>(
         r#"{"count": 1000000000, "min_count": 0, "ttl": "0s", "labels": {"brood.x": ""},

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use super::Base64;
 use crate::Request;
 use crate::mistake::Mistakes;
+use crate::shape::whole;
 
 /// The size of a terminal, in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -13,9 +14,11 @@ use crate::mistake::Mistakes;
 pub struct TtySize {
     /// Columns.
     #[schema(minimum = 1, maximum = 65535, example = 80)]
+    #[serde(deserialize_with = "whole")]
     pub cols: u16,
     /// Lines.
     #[schema(minimum = 1, maximum = 65535, example = 24)]
+    #[serde(deserialize_with = "whole")]
     pub rows: u16,
 }
 
@@ -93,6 +96,7 @@ pub enum SignalTarget {
 pub struct SignalSpec {
     /// Its number, as in signal(7): 2 interrupts, 15 asks to end, 9 ends.
     #[schema(minimum = 1, maximum = 64, example = 15)]
+    #[serde(deserialize_with = "whole")]
     pub signal: i32,
     /// Whom it is for.
     #[serde(default)]
@@ -108,7 +112,7 @@ impl Request for SignalSpec {
 }
 
 /// What a client says on a terminal's WebSocket in a text frame; what is typed comes in binary frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TerminalAsk {
     /// The terminal has another size.

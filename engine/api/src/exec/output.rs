@@ -70,6 +70,17 @@ pub enum Streams {
     Stderr,
 }
 
+impl Streams {
+    /// Its word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Both => "both",
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
 /// A place in the output: the number of the next byte, of one stream `120`, of both `120-7`, standard output first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offset {
@@ -81,7 +92,7 @@ pub enum Offset {
 
 /// A place in the output: the number of the next byte, of one stream `120`, of both `120-7`, standard output first.
 #[derive(ToSchema)]
-#[schema(pattern = "^[0-9]+(-[0-9]+)?$", example = "120-7")]
+#[schema(pattern = "^[0-9]{1,19}(-[0-9]{1,19})?$", example = "120-7")]
 struct OffsetText(#[expect(dead_code, reason = "only its schema is used")] String);
 
 /// The text is no place in the output.

@@ -48,6 +48,23 @@ fn a_request_is_closed_and_a_fork_shows_its_bounds() {
 }
 
 #[test]
+fn each_list_is_a_page_of_what_it_lists() {
+    let document = document();
+    for (path, item) in [
+        ("/v1/machines", "Machine"),
+        ("/v1/templates", "Template"),
+        ("/v1/tenants", "Tenant"),
+    ] {
+        let responses = &document["paths"][path]["get"]["responses"]["200"];
+        let page = &responses["content"]["application/json"]["schema"]["$ref"];
+        let page = page.as_str().unwrap_or_default().trim_start_matches('#');
+        let items = &document.pointer(page).expect(path)["properties"]["items"];
+        let expected = format!("#/components/schemas/{item}");
+        assert_eq!(items["items"]["$ref"], expected.as_str(), "{path}");
+    }
+}
+
+#[test]
 fn each_operation_is_in_the_document_with_its_key_and_its_problems() {
     let document = document();
     let fork = &document["paths"]["/v1/machines/{machine}/forks"]["post"];

@@ -12,9 +12,9 @@ use crate::info::{Health, Info};
 use crate::key::{KeySpec, Keys, NewKey, RotateSpec, Scope};
 use crate::machine::{
     EndAnswer, EndQuery, Machine, MachineListQuery, MachineSpec, MachineStats, NamedMachineSpec,
-    Tree, TtlSpec,
+    Tree, TreeQuery, TtlSpec,
 };
-use crate::policy::{Bindings, Decisions};
+use crate::policy::{Bindings, DecisionLog, DecisionQuery, Decisions};
 use crate::problem::RegistryEntry;
 use crate::secret::{Secret, SecretList, SecretSpec};
 use crate::template::{Template, TemplateSpec};
@@ -23,8 +23,13 @@ use crate::usage::{
     Balance, ChainCheck, Corrected, CorrectionSpec, Credit, CreditSpec, DeadBatches, PutBack,
     PutBackSpec, Rated, ReplaySpec, Replayed, UsageQuery, UsageSummary,
 };
-use crate::{ListQuery, Page, Registry};
+use crate::{ListQuery, Registry};
 
+/// <https://prometheus.io/docs/specs/om/open_metrics_spec/#protocol-negotiation>
+const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
 const CHECKPOINTS: &str = "/v1/checkpoints";
 const CHECKPOINT: &str = "/v1/checkpoints/{checkpoint}";
 const MACHINES: &str = "/v1/machines";
@@ -39,10 +44,17 @@ const TEMPLATE: &str = "/v1/templates/{template}";
 pub(super) const OPERATIONS: &[Operation] = &[
     get(Id::Live, "/healthz", "Whether the server lives").finds::<Health>(),
     get(Id::Ready, "/readyz", "Whether the server can be asked").finds::<Health>(),
+    get(
+        Id::Metrics,
+        "/metrics",
+        "What the engine measures of itself, for Prometheus",
+    )
+    .needs(Scope::Metrics)
+    .sends_text(METRICS),
     get(Id::ListCheckpoints, CHECKPOINTS, "Lists checkpoints")
         .needs(Scope::Read)
         .query::<MachineListQuery>()
-        .finds::<Page<Machine>>(),
+        .pages::<Machine>(),
     get(Id::ShowCheckpoint, CHECKPOINT, "Shows a checkpoint")
         .needs(Scope::Read)
         .finds::<Machine>(),
@@ -58,6 +70,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .takes::<ForkSpec>()
     .makes::<ForkAnswer>()
     .once(),
+    get(
+        Id::DecisionLog,
+        "/v1/decisions",
+        "Lists what policies said of all requests, or follows it as `text/event-stream`",
+    )
+    .needs(Scope::Read)
+    .query::<DecisionQuery>()
+    .follows::<DecisionLog>(),
     get(
         Id::Events,
         "/v1/events",
@@ -83,7 +103,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .needs(Scope::Read)
     .query::<MachineListQuery>()
-    .finds::<Page<Machine>>(),
+    .pages::<Machine>(),
     post(Id::CreateMachine, MACHINES, "Makes a machine of a template")
         .needs(Scope::Write)
         .takes::<MachineSpec>()
@@ -141,6 +161,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Shows the whole lineage of a machine",
     )
     .needs(Scope::Read)
+    .query::<TreeQuery>()
     .finds::<Tree>(),
     get(Id::ReadFile, FILE, "Reads a file of a machine")
         .needs(Scope::Write)
@@ -240,7 +261,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .needs(Scope::Read)
     .query::<ListQuery>()
-    .finds::<Page<Template>>(),
+    .pages::<Template>(),
     get(Id::ShowTemplate, TEMPLATE, "Shows a template")
         .needs(Scope::Read)
         .finds::<Template>(),
@@ -340,7 +361,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .needs(Scope::Keys)
     .takes::<KeySpec>()
-    .makes::<NewKey>(),
+    .makes::<NewKey>()
+    .once(),
     delete(Id::RevokeKey, "/v1/keys/{key}", "Revokes a key").needs(Scope::Keys),
     post(
         Id::RotateKey,
@@ -349,7 +371,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .needs(Scope::Keys)
     .takes::<RotateSpec>()
-    .makes::<NewKey>(),
+    .makes::<NewKey>()
+    .once(),
     post(
         Id::CreateTemplate,
         TEMPLATES,
@@ -357,11 +380,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .needs(Scope::Write)
     .takes::<TemplateSpec>()
-    .makes::<Template>(),
+    .makes::<Template>()
+    .once(),
     get(Id::ListTenants, TENANTS, "Lists all tenants")
         .needs(Scope::Operator)
         .query::<ListQuery>()
-        .finds::<Page<Tenant>>(),
+        .pages::<Tenant>(),
     post(
         Id::CreateTenant,
         TENANTS,
@@ -369,7 +393,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .needs(Scope::Operator)
     .takes::<TenantSpec>()
-    .makes::<NewTenant>(),
+    .makes::<NewTenant>()
+    .once(),
+    get(Id::Console, "/ui", "A page to look at the engine with").sends_text(HTML),
+    get(Id::ConsoleScript, "/ui/console.js", "The script of that page").sends_text(SCRIPT),
+    get(Id::ConsoleStyle, "/ui/console.css", "The style of that page").sends_text(STYLE),
     get(
         Id::ShowUsage,
         "/v1/usage",

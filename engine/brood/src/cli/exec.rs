@@ -36,6 +36,9 @@ pub struct Arguments {
     /// Ends the program and its descendants after so long; 60s if not said.
     #[arg(long, value_parser = span)]
     timeout: Option<Span>,
+    /// Starts it and answers at once, with its id.
+    #[arg(short, long)]
+    detach: bool,
     /// The program and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     argv: Vec<String>,
@@ -52,9 +55,13 @@ impl Run for Arguments {
             timeout: self.timeout,
             tty: None,
             stdin: None,
-            wait: Some(true),
+            wait: Some(!self.detach),
         };
         let ran = client.start_exec(machine, &spec)?;
+        if self.detach {
+            out.answer(&ran, || format!("{}\n", ran.exec.id))?;
+            return Ok(ExitCode::SUCCESS);
+        }
         if out.is_text() {
             raw(ran.stdout.as_deref().unwrap_or_default().as_bytes())?;
             let mut stderr = std::io::stderr().lock();
@@ -72,7 +79,7 @@ impl Run for Arguments {
 }
 
 /// As a shell says how a program ended.
-fn status(exec: &Exec) -> u8 {
+pub(super) fn status(exec: &Exec) -> u8 {
     match exec.state {
         ExecState::Exited => u8::try_from(exec.code.unwrap_or(1) & 0xff).unwrap_or(1),
         ExecState::Signaled => exec

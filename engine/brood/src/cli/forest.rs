@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use brood_api::machine::{Kind, Machine, State, Tree};
+use brood_api::machine::{Kind, Machine, MachineStats, State, Tree};
 use brood_units::MachineId;
 
 use super::list::{end_of, ends, labels, state, vcpus};
@@ -23,7 +23,7 @@ pub(super) enum Shown {
 /// Draws lineages.
 pub(super) fn draw(trees: &[Tree], shown: Shown, now: i64) -> String {
     let mut table = Table::new(&[
-        "LINEAGE", "STATE", "AGE", "ENDS IN", "VCPUS", "MEMORY", "LABELS",
+        "LINEAGE", "STATE", "AGE", "ENDS IN", "VCPUS", "MEMORY", "PRIVATE", "PSS", "LABELS",
     ]);
     for tree in trees {
         for (branch, machine) in lines(tree, shown) {
@@ -44,11 +44,24 @@ pub(super) fn draw(trees: &[Tree], shown: Shown, now: i64) -> String {
                 (rest, ends(machine, now)),
                 (rest, vcpus(machine)),
                 (rest, format!("{} MiB", machine.memory_mib)),
+                (rest, cost(machine, |stats| stats.private_kib)),
+                (rest, cost(machine, |stats| stats.pss_kib)),
                 (rest, labels(machine)),
             ]);
         }
     }
     table.draw()
+}
+
+fn cost(machine: &Machine, of: impl Fn(MachineStats) -> u64) -> String {
+    machine
+        .stats
+        .map_or_else(|| "-".to_owned(), |stats| mib(of(stats)))
+}
+
+/// KiB in MiB.
+pub(super) fn mib(kib: u64) -> String {
+    format!("{}.{} MiB", kib / 1024, kib % 1024 * 10 / 1024)
 }
 
 fn called(machine: &Machine) -> String {
@@ -133,6 +146,10 @@ mod tests {
             idle: None,
             ended_at: None,
             ending: (state == State::Ended).then(|| "asked to".to_owned()),
+            stats: (state != State::Ended).then_some(MachineStats {
+                private_kib: 1536,
+                pss_kib: 3 << 20,
+            }),
         }
     }
 
@@ -155,11 +172,11 @@ mod tests {
         let drawn = draw(&[family()], Shown::Living, 61_000);
         let drawn = anstream::adapter::strip_str(&drawn).to_string();
         let expected = "\
-LINEAGE          STATE              AGE  ENDS IN  VCPUS  MEMORY  LABELS
-mother 01010101  ○ ended: asked to  1m   -        1.5    64 MiB
-├─ 02020202      ● running          1m   -        1.5    64 MiB
-│  └─ 04040404   ● paused           1m   -        1.5    64 MiB
-└─ 05050505      ● running          1m   -        1.5    64 MiB
+LINEAGE          STATE              AGE  ENDS IN  VCPUS  MEMORY  PRIVATE  PSS         LABELS
+mother 01010101  ○ ended: asked to  1m   -        1.5    64 MiB  -        -
+├─ 02020202      ● running          1m   -        1.5    64 MiB  1.5 MiB  3072.0 MiB
+│  └─ 04040404   ● paused           1m   -        1.5    64 MiB  1.5 MiB  3072.0 MiB
+└─ 05050505      ● running          1m   -        1.5    64 MiB  1.5 MiB  3072.0 MiB
 ";
         assert_eq!(drawn, expected);
         let all = draw(&[family()], Shown::All, 61_000);

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use brood_api::Span;
-use brood_api::fork::{ForkAnswer, ForkSpec, OnError, Secrets};
+use brood_api::fork::{ForkAnswer, ForkSpec, GiveSecret, OnError, Secrets};
 use brood_api::machine::Kind;
 use brood_client::Client;
 use clap::{Args, ValueEnum};
@@ -48,6 +48,12 @@ pub struct Arguments {
     /// What becomes of the mother's secrets.
     #[arg(long, default_value = "drop")]
     secrets: Keeps,
+    /// Higher goes first where a policy has requests wait, as far as it allows that.
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    priority: i32,
+    /// A secret that they get: in a variable, or in a file if PLACE begins with `/`.
+    #[arg(long = "secret", value_name = "NAME=PLACE", value_parser = pair)]
+    give: Vec<Pair>,
     /// What happens to the others if a daughter does not come to be.
     #[arg(long, default_value = "keep")]
     on_error: Others,
@@ -84,6 +90,8 @@ impl Run for Arguments {
                 Keeps::Drop => Secrets::Drop,
                 Keeps::Inherit => Secrets::Inherit,
             },
+            priority: self.priority,
+            give_secrets: self.give.into_iter().map(given).collect(),
             on_error: match self.on_error {
                 Others::Keep => OnError::Keep,
                 Others::End => OnError::End,
@@ -107,6 +115,19 @@ impl Run for Arguments {
         let fork = forked?;
         out.answer(&fork, || draw(&fork))?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn given(Pair(name, place): Pair) -> GiveSecret {
+    let (env, file) = match place.starts_with('/') {
+        true => (None, Some(place)),
+        false => (Some(place), None),
+    };
+    GiveSecret {
+        name,
+        version: None,
+        env,
+        file,
     }
 }
 

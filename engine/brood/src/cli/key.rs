@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use brood_api::Span;
-use brood_api::key::{Key, KeySpec, NewKey, Scope};
+use brood_api::key::{Key, KeySpec, NewKey, RotateSpec, Scope};
 use brood_client::Client;
 use brood_units::KeyId;
 use clap::{Args, Subcommand};
@@ -25,6 +25,8 @@ pub struct Arguments {
 enum Verb {
     /// Make a key. It is printed this once.
     Create(Create),
+    /// Make a key in the place of another. It is printed this once.
+    Rotate(Rotate),
     /// List the tenant's keys.
     Ls,
     /// Revoke a key.
@@ -47,6 +49,21 @@ struct Create {
     /// How long it is good, such as 12h; until it is revoked if not said.
     #[arg(long, value_parser = span)]
     ttl: Option<Span>,
+    /// Your own key for this request: repeated under it, it is done once.
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+}
+
+#[derive(Args)]
+struct Rotate {
+    /// The id of the old one.
+    id: KeyId,
+    /// How long the old one stays good, such as 10m; it ends at once if not said.
+    #[arg(long, value_parser = span)]
+    grace: Option<Span>,
+    /// Your own key for this request: repeated under it, it is done once.
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
 }
 
 fn scope(text: &str) -> Result<Scope, String> {
@@ -61,12 +78,22 @@ impl Run for Arguments {
     fn run(self, client: &Client, out: Out) -> Result<ExitCode, Failure> {
         match self.verb {
             Verb::Create(create) => {
-                let made = client.create_key(&KeySpec {
+                let once = create.idempotency_key.as_deref();
+                let spec = KeySpec {
                     name: create.name,
                     scopes: create.scopes,
                     project: create.project,
                     ttl: create.ttl,
-                })?;
+                };
+                let made = client.create_key(&spec, once)?;
+                out.answer(&made, || shown(&made))?;
+            }
+            Verb::Rotate(rotate) => {
+                let spec = RotateSpec {
+                    grace: rotate.grace,
+                };
+                let once = rotate.idempotency_key.as_deref();
+                let made = client.rotate_key(rotate.id, &spec, once)?;
                 out.answer(&made, || shown(&made))?;
             }
             Verb::Ls => {

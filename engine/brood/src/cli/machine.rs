@@ -1,14 +1,16 @@
-//! `brood pause`, `resume`, `checkpoint`, `kill`
+//! `brood pause`, `resume`, `ttl`, `checkpoint`, `kill`
 
 use std::process::ExitCode;
 
-use brood_api::machine::{EndQuery, Kind, Machine};
+use brood_api::Span;
+use brood_api::machine::{EndQuery, Kind, Machine, TtlSpec};
 use brood_client::Client;
 use clap::Args;
 
 use super::Run;
 use super::failure::Failure;
 use super::out::Out;
+use super::value::span;
 use super::{list, name};
 
 /// `brood pause`
@@ -16,6 +18,16 @@ use super::{list, name};
 pub struct Pause {
     /// The machine: its id, its name, or the end of its id.
     machine: String,
+}
+
+/// `brood ttl`
+#[derive(Args)]
+pub struct Ttl {
+    /// The machine: its id, its name, or the end of its id.
+    machine: String,
+    /// How long it lives from now, such as 90s or 2h; as long as it was admitted to if not said.
+    #[arg(value_parser = span)]
+    ttl: Option<Span>,
 }
 
 /// `brood resume`
@@ -49,6 +61,13 @@ impl Run for Pause {
     fn run(self, client: &Client, out: Out) -> Result<ExitCode, Failure> {
         let id = name::machine(client, &self.machine)?;
         show(out, &client.pause_machine(id)?)
+    }
+}
+
+impl Run for Ttl {
+    fn run(self, client: &Client, out: Out) -> Result<ExitCode, Failure> {
+        let id = name::machine(client, &self.machine)?;
+        show(out, &client.set_ttl(id, &TtlSpec { ttl: self.ttl })?)
     }
 }
 

@@ -4,6 +4,7 @@
 //! value, the answer or the problem (one a line where a command goes on), and the exit status says which.
 
 mod completion;
+mod copy;
 mod create;
 mod event;
 mod exec;
@@ -14,12 +15,14 @@ mod fork;
 mod info;
 mod key;
 mod list;
+mod log;
 mod machine;
 mod name;
 mod out;
 mod policy;
 mod secret;
 mod session;
+mod shell;
 mod template;
 mod tenant;
 mod time;
@@ -56,6 +59,14 @@ pub enum Command {
     Ls(To<list::Arguments>),
     /// Run a program in a machine to its end.
     Exec(To<exec::Arguments>),
+    /// Sit down at a shell, or another program, in a machine.
+    Shell(To<shell::Arguments>),
+    /// Copy files into a machine or out of it.
+    Cp(To<copy::Arguments>),
+    /// Show what a machine's programs have written.
+    Logs(To<log::Arguments>),
+    /// Have a machine end sooner, or as late as it was admitted to.
+    Ttl(To<machine::Ttl>),
     /// Have a machine's vCPUs stand still.
     Pause(To<machine::Pause>),
     /// Have them run again.
@@ -68,13 +79,13 @@ pub enum Command {
     Top(To<top::Arguments>),
     /// List what happened, or follow what happens.
     Events(To<event::Arguments>),
-    /// Show what policies decided.
+    /// Show who is bound to which hook, and what policies decided.
     Policy(To<policy::Arguments>),
-    /// Make, list and revoke keys.
+    /// Make, list, rotate and revoke keys.
     Key(To<key::Arguments>),
     /// Set, list and remove secrets.
     Secret(To<secret::Arguments>),
-    /// Make tenants.
+    /// Make and list tenants.
     Tenant(To<tenant::Arguments>),
     /// Show what was used and what it comes to.
     Usage(To<usage::Arguments>),
@@ -129,6 +140,10 @@ pub fn run(command: Command) -> ExitCode {
         Command::Tree(to) => ask(to),
         Command::Ls(to) => ask(to),
         Command::Exec(to) => ask(to),
+        Command::Shell(to) => ask(to),
+        Command::Cp(to) => ask(to),
+        Command::Logs(to) => ask(to),
+        Command::Ttl(to) => ask(to),
         Command::Pause(to) => ask(to),
         Command::Resume(to) => ask(to),
         Command::Checkpoint(to) => ask(to),

@@ -55,6 +55,9 @@ struct Create {
     /// Let every tenant use it. Only an operator publishes.
     #[arg(long)]
     public: bool,
+    /// Your own key for this request: repeated under it, it is done once.
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -69,7 +72,8 @@ impl Run for Arguments {
     fn run(self, client: &Client, out: Out) -> Result<ExitCode, Failure> {
         match self.verb {
             Verb::Create(create) => {
-                let template = client.create_template(&create.spec())?;
+                let once = create.idempotency_key.clone();
+                let template = client.create_template(&create.spec(), once.as_deref())?;
                 out.answer(&template, || draw(std::slice::from_ref(&template)))?;
             }
             Verb::Ls => {

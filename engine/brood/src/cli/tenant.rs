@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use brood_api::tenant::TenantSpec;
+use brood_api::ListQuery;
+use brood_api::tenant::{Tenant, TenantSpec};
 use brood_api::usage::{Balance, CreditSpec};
 use brood_client::Client;
 use clap::{Args, Subcommand};
@@ -10,7 +11,8 @@ use clap::{Args, Subcommand};
 use super::Run;
 use super::failure::Failure;
 use super::key::shown;
-use super::out::{BOLD, Out, PLAIN, Table, plain};
+use super::out::{BOLD, Out, PLAIN, Table, pages, plain};
+use super::time::{between, now};
 
 /// `brood tenant`
 #[derive(Args)]
@@ -25,6 +27,9 @@ enum Verb {
     Create {
         /// Its name.
         name: String,
+        /// Your own key for this request: repeated under it, it is done once.
+        #[arg(long, value_name = "KEY")]
+        idempotency_key: Option<String>,
     },
     /// Post a credit to a tenant, once for each key.
     Credit {
@@ -48,14 +53,29 @@ enum Verb {
         /// Its name.
         name: String,
     },
+    /// List all tenants.
+    Ls,
 }
 
 impl Run for Arguments {
     fn run(self, client: &Client, out: Out) -> Result<ExitCode, Failure> {
         match self.verb {
-            Verb::Create { name } => {
-                let made = client.create_tenant(&TenantSpec { name })?;
+            Verb::Create {
+                name,
+                idempotency_key,
+            } => {
+                let once = idempotency_key.as_deref();
+                let made = client.create_tenant(&TenantSpec { name }, once)?;
                 out.answer(&made, || shown(&made.first_key))?;
+            }
+            Verb::Ls => {
+                let all = pages(None, |limit, cursor| {
+                    client.list_tenants(&ListQuery {
+                        limit: Some(limit),
+                        cursor,
+                    })
+                })?;
+                out.answer(&all, || draw(&all.items))?;
             }
             Verb::Credit {
                 name,
@@ -81,14 +101,25 @@ impl Run for Arguments {
             }
             Verb::Balance { name } => {
                 let balance = client.show_balance(&name)?;
-                out.answer(&balance, || draw(&balance))?;
+                out.answer(&balance, || draw_balance(&balance))?;
             }
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn draw(balance: &Balance) -> String {
+fn draw(tenants: &[Tenant]) -> String {
+    let (mut table, now) = (Table::new(&["NAME", "AGE"]), now());
+    for one in tenants {
+        table.row([
+            (BOLD, one.name.clone()),
+            (PLAIN, between(now, one.created_at)),
+        ]);
+    }
+    table.draw()
+}
+
+fn draw_balance(balance: &Balance) -> String {
     let mut table = Table::new(&["CURRENCY", "SPENT THIS MONTH", "PAID IN ADVANCE"]);
     for purse in &balance.purses {
         table.row([

@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use brood_api::Span;
-use brood_api::machine::{Kind, Machine, State, Tree};
+use brood_api::machine::{Kind, Machine, MachineStats, State, Tree};
 use brood_client::Client;
 use clap::Args;
 
 use super::Run;
 use super::failure::Failure;
-use super::forest::{Shown, draw};
+use super::forest::{Shown, draw, mib};
 use super::out::{BOLD, Out, print, styled};
 use super::time::now;
 use super::tree::living;
@@ -54,14 +54,20 @@ fn show(trees: &[Tree]) -> String {
     let machines = living.filter(|one| one.kind == Kind::Machine);
     let memory: u64 = machines.clone().map(|one| u64::from(one.memory_mib)).sum();
     let vcpus: u64 = machines.map(|one| u64::from(one.vcpu_milli)).sum();
+    let cost = |of: fn(MachineStats) -> u64| {
+        let kib = all.iter().filter_map(|one| one.stats.map(of)).sum();
+        mib(kib)
+    };
     let line = format!(
-        "{} running, {} paused, {} checkpoints in {} lineages; {}.{} vCPUs and {memory} MiB promised",
+        "{} running, {} paused, {} checkpoints in {} lineages; {}.{} vCPUs and {memory} MiB promised; {} taken, {} of them private",
         of(State::Running),
         of(State::Paused),
         of(State::Frozen),
         trees.len(),
         vcpus / 1000,
-        vcpus % 1000 / 100
+        vcpus % 1000 / 100,
+        cost(|stats| stats.pss_kib),
+        cost(|stats| stats.private_kib),
     );
     format!(
         "{}\n\n{}",

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use brood_api::Code;
-use brood_api::machine::{Kind, Tree};
+use brood_api::machine::{Kind, Tree, TreeQuery};
 use brood_client::Client;
 use clap::Args;
 
@@ -14,6 +14,9 @@ use super::forest::{Shown, draw};
 use super::name;
 use super::out::Out;
 use super::time::now;
+
+/// With what each costs.
+const COST: TreeQuery = TreeQuery { stats: Some(true) };
 
 /// `brood tree`
 #[derive(Args)]
@@ -30,7 +33,8 @@ impl Run for Arguments {
         let shown = if self.all { Shown::All } else { Shown::Living };
         match self.machine {
             Some(machine) => {
-                let tree = client.show_tree(name::machine(client, &machine)?)?;
+                let id = name::machine(client, &machine)?;
+                let tree = client.show_tree(id, COST)?;
                 out.answer(&tree, || draw(std::slice::from_ref(&tree), shown, now()))?;
             }
             None => {
@@ -52,7 +56,7 @@ pub(super) fn living(client: &Client) -> Result<Vec<Tree>, Failure> {
         if !seen.insert(one.lineage) {
             continue;
         }
-        match client.show_tree(one.id) {
+        match client.show_tree(one.id, COST) {
             Ok(tree) => trees.push(tree),
             // It went meanwhile.
             Err(error)

@@ -11,7 +11,7 @@ use super::failure::Failure;
 
 /// `KEY=VALUE`.
 #[derive(Clone, Debug)]
-pub(super) struct Pair(String, String);
+pub(super) struct Pair(pub(super) String, pub(super) String);
 
 pub(super) fn pair(text: &str) -> Result<Pair, String> {
     match text.split_once('=') {

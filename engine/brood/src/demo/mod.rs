@@ -1,33 +1,26 @@
-//! The demo: one lineage from boot to bill of memory, every number measured in this run.
+//! The demo: `brood up` as a server of its own, and one lineage from boot to its bill, driven with the command line.
 //!
-//! Boot a template, seal it, fill a warm pool; claim a mother, start a workload in her that counts in memory and on
-//! disk, fork her live into eight daughters, by way of the policies, run another command in each, fork a daughter
-//! again, keep a checkpoint, let time pass, fork the past, claim from the pool again, show the tree, end everything and
-//! count what is left.
+//! Boot a template, claim a mother of it, start a workload in her that counts in memory and on disk, fork her live into
+//! eight daughters, show what each policy said, talk to each daughter, be denied, fork a daughter again, keep a checkpoint,
+//! let time pass, fork the past, claim from the warm pool, show the tree, end everything and count what is left.
+//!
+//! Invariant: every line that is shown with a `$` is run as it stands, by a person's means: the program, the server's address
+//! and a key. Every number is measured in this run.
 //!
 //! Machines that have shown what they can are paused: a workload that never rests would slow the rest of the demo.
 
-mod member;
-mod policy;
+mod command;
 mod residue;
+mod server;
 mod step;
-mod template;
-mod tree;
 
 use std::path::Path;
-use std::time::Instant as Stopwatch;
 
-use anyhow::{Context, ensure};
-use brood_service::fork::wall_clock_ns;
-use brood_service::host::Host;
-use brood_service::process;
+use anyhow::ensure;
+use serde_json::{Value, json};
 
-use member::{Member, Row};
-use policy::{Billed, Policy};
-use step::{claim, denied, differ, live_fork, past, pause, shape, start_workload};
-
-/// The daughters of the live fork.
-const DAUGHTERS: u32 = 8;
+use command::Command;
+use server::Server;
 
 /// What the demo is made of.
 #[derive(Clone, Copy)]
@@ -40,123 +33,75 @@ pub struct Sources<'a> {
     pub plugins: &'a Path,
 }
 
-/// Where the members of the lineage stand in the list.
-const MOTHER: usize = 1;
-const FIRST_DAUGHTER: usize = 2;
-
-/// Runs the demo.
+/// Runs the demo. With `json` the last line of standard output is one object.
 ///
 /// # Errors
 /// Any step that does not do what it should.
 pub fn run(sources: &Sources<'_>, json: bool) -> anyhow::Result<()> {
-    let program = std::env::current_exe()?;
-    // What hears cells begins with the first of them and lives as long as this process: it is there before the look.
-    Host::open(&program, Some(sources.files), &std::env::temp_dir())?
-        .spawn()?
-        .end()?;
     let before = residue::look()?;
-    say("load and bind the policies");
-    let watch = Stopwatch::now();
-    let mut policy = Policy::open(&program, sources)?;
-    println!(
-        "  {} in {:.0} ms",
-        sources.policy.display(),
-        watch.elapsed().as_secs_f64() * 1e3
-    );
-    let host = Host::open(&program, Some(sources.files), &std::env::temp_dir())?;
-    let mut members = lineage(&host, &mut policy)?;
-    measure_memory(&mut members)?;
-    bill(&members, &mut policy)?;
-    let rows: Vec<&Row> = members.iter().map(|member| &member.row).collect();
-    println!("\n{}", tree::draw(&rows));
-    let rows = serde_json::to_value(&rows)?;
-    let ids: Vec<_> = members.iter().map(Member::id).collect();
-    brood_cell::Cell::end_all(members.into_iter().map(Member::into_cell))?;
-    policy.ended(ids);
-    drop(host);
-    let decisions = serde_json::to_value(policy.end())?;
+    let directory = tempfile::Builder::new().prefix("brood-demo-").tempdir()?;
+    say("start a server: brood up");
+    let server = Server::start(sources, &directory.path().join("state"))?;
+    let shown = lineage(&server.command()?)?;
+    server.stop()?;
+    directory.close()?;
     let left = residue::look()?.beyond(&before);
     println!("left behind: {}", left.describe());
     if json {
-        println!(
-            "{}",
-            serde_json::json!({
-                "machines": rows,
-                "decisions": decisions,
-                "left_behind": left.count(),
-            })
-        );
+        let mut shown = shown;
+        if let Some(all) = shown.as_object_mut() {
+            all.insert("left_behind".to_owned(), left.count().into());
+        }
+        println!("{shown}");
     }
     ensure!(left.count() == 0, "something was left behind");
     Ok(())
 }
 
-/// Builds the whole lineage; every machine of it is alive at the end.
-fn lineage(host: &Host, policy: &mut Policy) -> anyhow::Result<Vec<Member>> {
-    let (template, mut pool) = template::template(host)?;
-    let boot_us = template.row.first_answer_us;
-    let mut members = vec![template];
+/// Builds the whole lineage, shows it and ends it; what there is to say of it in JSON.
+fn lineage(brood: &Command) -> anyhow::Result<Value> {
+    say("boot a template with a stock kernel, seal it, and claim a mother from its warm pool");
+    let boot_us = step::boot(brood)?;
 
-    say("claim a mother from the pool; she counts in memory and on disk");
-    claim(&mut members, &mut pool, "mother")?;
-    start_workload(members.get_mut(MOTHER).context("no mother")?.machine()?)?;
+    say("start a workload in her that counts, in memory and on her disk");
+    step::start_workload(brood)?;
 
-    say(&format!(
-        "fork the running machine into {DAUGHTERS} daughters"
-    ));
-    let slowest = live_fork(&mut members, policy, (MOTHER, DAUGHTERS, "daughter"))?;
-    differ(&mut members)?;
-    println!(
-        "  all {DAUGHTERS} answered {:.1} times faster than one boot ({:.0} ms against {:.0} ms)",
-        boot_us / slowest,
-        slowest / 1000.0,
-        boot_us / 1000.0
-    );
-    pause(members.get_mut(FIRST_DAUGHTER + 1..))?;
+    say("fork the running machine into 8 daughters");
+    let fork = step::fork_live(brood)?;
+
+    say("what policies said of that");
+    let decisions = step::decisions(brood, &fork)?;
+
+    say("talk to each daughter");
+    let answers = step::talk(brood, &fork, boot_us)?;
 
     say("ask for more daughters than the policy allows");
-    denied(&mut members, policy)?;
+    let denied = step::denied(brood)?;
 
     say("fork a daughter again");
-    live_fork(&mut members, policy, (FIRST_DAUGHTER, 1, "granddaughter"))?;
-    pause(members.get_mut(FIRST_DAUGHTER..))?;
+    step::granddaughter(brood, &fork)?;
 
     say("keep a checkpoint, let time pass, fork the past");
-    past(&mut members, policy)?;
-    pause(members.get_mut(MOTHER..))?;
+    let past = step::past(brood)?;
 
     say("claim again from the warm pool");
-    while !pool.is_empty() {
-        let hostname = format!("w{}", pool.len());
-        claim(&mut members, &mut pool, &hostname)?;
-    }
-    Ok(members)
-}
+    step::claim(brood)?;
 
-/// What the lives of all machines cost until now.
-fn bill(members: &[Member], policy: &mut Policy) -> anyhow::Result<()> {
-    say("rate what the machines were given until now (an estimate of this demo, not a ledger)");
-    let now = wall_clock_ns();
-    let lives = members.iter().filter_map(|member| {
-        let machine = member.machine_ref().ok()?;
-        Some((machine.id, member.born_ns))
-    });
-    let Billed { lines, totals } = policy.bill(lives, &shape(), now)?;
-    for line in lines {
-        println!("  {line}");
-    }
-    println!("  together {totals}");
-    Ok(())
-}
+    say("the lineages, with what each machine costs");
+    println!("{}", brood.show(&["tree"])?);
+    let trees = brood.quietly(&["tree"])?;
 
-/// Private and proportional memory of every machine while all are alive.
-fn measure_memory(members: &mut [Member]) -> anyhow::Result<()> {
-    for member in members {
-        let memory = process::memory(member.pid())?;
-        member.row.private_kib = memory.private_kib;
-        member.row.pss_kib = memory.pss_kib;
-    }
-    Ok(())
+    say("end everything");
+    step::end_all(brood)?;
+    Ok(json!({
+        "boot_us": boot_us,
+        "fork": fork.timing(),
+        "answers": answers,
+        "decisions": decisions,
+        "denied": denied,
+        "past": past,
+        "lineages": trees["items"],
+    }))
 }
 
 fn say(what: &str) {

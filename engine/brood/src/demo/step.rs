@@ -1,239 +1,230 @@
 //! The steps of the demo, each of which shows one thing and fails if it is not so.
 
 use anyhow::{Context, ensure};
-use brood_agent_proto::exec::ExecSpec;
-use brood_cell::protocol::Checkpoint;
-use brood_hooks::Resources;
-use brood_service::ask::{ForkSpec, Mother, MotherKind};
-use brood_service::fork::{self, IdentitySpec, LiveFork, Warm};
-use brood_service::machine::{Machine, Size};
-use brood_service::process;
+use serde_json::{Value, json};
 
-use super::MOTHER;
-use super::member::{Being, Member, introduce};
-use super::policy::Policy;
+use super::command::Command;
 
+const DAUGHTERS: usize = 8;
 /// More than the policy allows in one request.
-const TOO_MANY: u32 = 65;
-pub(super) const SIZE: Size = Size {
-    ram_mib: 256,
-    vcpus: 1,
-};
-/// Where the workload counts in memory (a tmpfs) and on the disk.
-const IN_MEMORY: &str = "/run/count";
-const ON_DISK: &str = "/data/count";
-/// Counts as long as it lives, one line a step, first on disk, then in memory.
+const TOO_MANY: &str = "65";
+/// Counts as long as it lives, one line a step, under the host name of that moment: on disk, then in memory.
 const WORKLOAD: &str = "mkdir -p /data && mount -t ext4 /dev/vda /data && i=0 && \
-    while :; do i=$((i+1)); echo $i >> /data/count; echo $i >> /run/count; done";
+    while read h < /proc/sys/kernel/hostname; do i=$((i+1)); echo $h $i >> /data/count; echo $h $i >> /run/count; done";
+/// Who somebody is, randomness of her own, and where she began to count for herself, in memory and on disk.
+const WHO: &str = "h=$(uname -n); echo $h; cat /proc/sys/kernel/random/uuid; \
+    until grep -qs \"^$h \" /data/count && grep -qs \"^$h \" /run/count; do :; done; \
+    grep -m 1 \"^$h \" /run/count; grep -m 1 \"^$h \" /data/count";
+/// How far somebody has counted.
+const LAST: &str = "tail -qn 1 /run/count 2>/dev/null | cut -d ' ' -f 2";
 
-/// Claims a warm daughter with one message.
-pub(super) fn claim(
-    members: &mut Vec<Member>,
-    pool: &mut Vec<Warm>,
-    hostname: &str,
-) -> anyhow::Result<()> {
-    let warm = pool.pop().context("the pool is empty")?;
-    let identity = IdentitySpec {
-        read_frozen: None,
-        ..identity(hostname)
-    };
-    let daughter = warm.claim()?.stamp(&identity, fork::patience(1))?;
-    members.push(introduce(daughter, ("claimed", members.len()), None)?);
-    Ok(())
+/// What a fork has brought.
+pub(super) struct Fork {
+    answer: Value,
+    took_us: f64,
 }
 
-pub(super) fn start_workload(mother: &mut Machine) -> anyhow::Result<()> {
-    mother
-        .agent()?
-        .exec(&ExecSpec::new(["sh", "-c", WORKLOAD]))?;
-    while mother
-        .shell(&format!("tail -n 1 {IN_MEMORY} 2>/dev/null || true"))?
-        .is_empty()
-    {
-        std::thread::sleep(std::time::Duration::from_millis(20));
+impl Fork {
+    pub(super) fn timing(&self) -> Value {
+        let mut timing = self.answer["timing"].clone();
+        if let Some(timing) = timing.as_object_mut() {
+            timing.insert("command_us".to_owned(), self.took_us.into());
+        }
+        timing
     }
-    Ok(())
-}
 
-pub(super) fn pause(members: Option<&mut [Member]>) -> anyhow::Result<()> {
-    for member in members.into_iter().flatten() {
-        member.machine()?.cell().pause()?;
-    }
-    Ok(())
-}
-
-/// Whom the policies are told of; the template stands first in the list.
-fn mother_of(members: &[Member], kind: MotherKind, machine: &Machine) -> Mother {
-    let template = members.first().map(|member| &member.being);
-    Mother {
-        kind,
-        id: machine.id,
-        template: match template {
-            Some(Being::Template(template)) => template.id(),
-            _ => machine.id,
-        },
-        generation: machine.generation,
-        shape: shape(),
-        private_mib: process::memory(machine.pid()).map_or(0, |memory| {
-            u32::try_from(memory.private_kib >> 10).unwrap_or(u32::MAX)
-        }),
-        labels: Vec::new(),
+    fn daughters(&self) -> impl Iterator<Item = &str> {
+        let all = self.answer["daughters"].as_array();
+        let ids = all.into_iter().flatten();
+        ids.filter_map(|one| one["machine"]["id"].as_str())
     }
 }
 
-/// What every machine of the demo has.
-pub(super) fn shape() -> Resources {
-    Resources {
-        vcpu_milli: SIZE.vcpus * 1000,
-        memory_mib: u32::try_from(SIZE.ram_mib).unwrap_or(u32::MAX),
-        ..Resources::default()
-    }
-}
-
-/// Takes a member out of the list, for who needs her and the list.
-fn machine_at(members: &mut [Member], at: usize) -> anyhow::Result<&mut Machine> {
-    members.get_mut(at).context("no such member")?.machine()
-}
-
-/// Has member `mother` forked live by way of the policies; the slowest first answer of the daughters, microseconds.
-pub(super) fn live_fork(
-    members: &mut Vec<Member>,
-    policy: &mut Policy,
-    (mother, count, kind): (usize, u32, &'static str),
-) -> anyhow::Result<f64> {
-    let alive = members.len();
-    let known = mother_of(
-        members,
-        MotherKind::Running,
-        members
-            .get(mother)
-            .context("no such member")?
-            .machine_ref()?,
-    );
-    let stamps = policy.ask(&ForkSpec::of(count), &known, alive)??;
-    let born = stamps.fork_live(machine_at(members, mother)?, Checkpoint::Drop)?;
-    let pause = born.pause.context("she ran")?;
+/// Microseconds until a machine of a template that has never run answers.
+pub(super) fn boot(brood: &Command) -> anyhow::Result<f64> {
+    brood.does(&["template", "create", "debian", "--memory", "256"])?;
+    let (_, took) = brood.does(&["create", "debian", "--name", "mother"])?;
+    let kernel = exec(brood, "mother", "uname -sr")?;
     println!(
-        "  mother-pause {:.0} us, workload-frozen {:.0} us",
-        pause.mother_pause, pause.workload_frozen
+        "  {} is up, sealed and claimed after {:.0} ms",
+        kernel.trim(),
+        took / 1e3
     );
-    let daughters = policy.stamp(born, IN_MEMORY)?;
-    let mut slowest = 0.0_f64;
-    for daughter in daughters {
-        let member = introduce(daughter, (kind, members.len()), Some(pause.mother_pause))?;
-        slowest = slowest.max(member.row.first_answer_us);
-        members.push(member);
+    Ok(took)
+}
+
+pub(super) fn start_workload(brood: &Command) -> anyhow::Result<()> {
+    brood.does(&[
+        "exec",
+        "mother",
+        "--detach",
+        "--timeout",
+        "1h",
+        "--",
+        "sh",
+        "-c",
+        WORKLOAD,
+    ])?;
+    while exec(brood, "mother", LAST)?.trim().is_empty() {}
+    println!("  she stands at {}", exec(brood, "mother", LAST)?.trim());
+    Ok(())
+}
+
+fn fork(brood: &Command, arguments: &[&str]) -> anyhow::Result<Fork> {
+    let (answer, took_us) = brood.does(arguments)?;
+    let millis = |what: &str| answer["timing"][what].as_f64().unwrap_or(0.0) / 1e3;
+    let pause = match answer["timing"]["mother_pause_us"].as_f64() {
+        Some(pause) => format!(", of which she stood still for {pause:.0} us"),
+        None => String::new(),
+    };
+    println!(
+        "  {} of {}: policies {:.1} ms, fork, stamps and commit {:.1} ms{pause}; {:.0} ms with the command",
+        answer["ready"],
+        answer["requested"],
+        millis("decided_us"),
+        millis("forked_us"),
+        took_us / 1e3
+    );
+    Ok(Fork { answer, took_us })
+}
+
+pub(super) fn fork_live(brood: &Command) -> anyhow::Result<Fork> {
+    let forked = fork(
+        brood,
+        &["fork", "mother", "-n", "8", "--label", "family=eight"],
+    )?;
+    let ready = forked.daughters().count();
+    ensure!(ready == DAUGHTERS, "{ready} daughters of {DAUGHTERS}");
+    Ok(forked)
+}
+
+/// What was said of a fork, as its record has it.
+pub(super) fn decisions(brood: &Command, fork: &Fork) -> anyhow::Result<Value> {
+    let intent = fork.answer["intent"].as_str().context("no intent")?;
+    println!("{}", brood.show(&["policy", "decisions", intent])?);
+    Ok(brood.quietly(&["policy", "decisions", intent])?["items"].clone())
+}
+
+/// Each daughter is somebody else, and all of them come from one point.
+pub(super) fn talk(brood: &Command, fork: &Fork, boot_us: f64) -> anyhow::Result<Value> {
+    let (mut answers, mut began, mut names) = (Vec::new(), Vec::new(), Vec::new());
+    for id in fork.daughters() {
+        let said = exec(brood, id, WHO)?;
+        let lines: Vec<&str> = said.lines().collect();
+        let [name, random, memory, disk] = lines.as_slice() else {
+            anyhow::bail!("a daughter says: {said}");
+        };
+        println!("  {name}: randomness {random}, counts on from '{memory}', on disk from '{disk}'");
+        began.push(count(memory)?);
+        names.push(((*name).to_owned(), (*random).to_owned()));
+        answers.push(
+            json!({ "id": id, "hostname": name, "count": count(memory)?, "on_disk": count(disk)? }),
+        );
+        brood.quietly(&["pause", id])?;
     }
-    one_count(members, count as usize)?;
-    Ok(slowest)
+    let first = began.first().copied().unwrap_or_default();
+    ensure!(
+        began.iter().all(|count| *count == first),
+        "one point, one count: {began:?}"
+    );
+    let (names, random): (std::collections::BTreeSet<_>, std::collections::BTreeSet<_>) =
+        names.into_iter().unzip();
+    ensure!(
+        names.len() == DAUGHTERS && random.len() == DAUGHTERS,
+        "two daughters are the same"
+    );
+    println!(
+        "  all came from one count, {first}; the fork took {:.0} ms for all of them, one boot took {:.0} ms",
+        fork.took_us / 1e3,
+        boot_us / 1e3
+    );
+    Ok(answers.into())
 }
 
 /// A fork that the policy denies, in the plugin's own words; the machine runs on.
-pub(super) fn denied(members: &mut [Member], policy: &mut Policy) -> anyhow::Result<()> {
-    let alive = members.len();
-    let known = mother_of(
-        members,
-        MotherKind::Running,
-        members.get(MOTHER).context("no mother")?.machine_ref()?,
+pub(super) fn denied(brood: &Command) -> anyhow::Result<Value> {
+    let (problem, status) = brood.refused(&["fork", "mother", "-n", TOO_MANY])?;
+    ensure!(problem["code"] == "denied", "{problem}");
+    println!(
+        "  exit status {status}, {}: {}",
+        problem["denial"]["binding"].as_str().unwrap_or_default(),
+        problem["detail"].as_str().unwrap_or_default()
     );
-    let Err(stopped) = policy.ask(&ForkSpec::of(TOO_MANY), &known, alive)? else {
-        anyhow::bail!("{TOO_MANY} daughters were not denied");
-    };
-    println!("  no fork of {TOO_MANY}: {stopped}");
-    let mother = machine_at(members, MOTHER)?;
-    let last = format!("tail -n 1 {IN_MEMORY}");
-    let before: u64 = mother.shell(&last)?.parse()?;
-    let line = format!("while [ $({last}) -le {before} ]; do :; done; {last}");
-    let after: u64 = mother.shell(&line)?.parse()?;
-    ensure!(after > before, "the mother stands at {before}");
+    let before = last(brood)?;
+    let after = until(brood, before + 1)?;
     println!("  the mother runs on: count {before}, then {after}");
+    Ok(problem["denial"].clone())
+}
+
+pub(super) fn granddaughter(brood: &Command, family: &Fork) -> anyhow::Result<()> {
+    let daughter = family.daughters().next().context("no daughter")?;
+    brood.does(&["resume", daughter])?;
+    let forked = fork(brood, &["fork", daughter])?;
+    let one = forked.daughters().next().context("no granddaughter")?;
+    let said = exec(brood, one, WHO)?;
+    println!("  {}", said.trim().replace('\n', ", "));
+    brood.quietly(&["pause", one])?;
+    brood.quietly(&["pause", daughter])?;
     Ok(())
 }
 
-pub(super) fn past(members: &mut Vec<Member>, policy: &mut Policy) -> anyhow::Result<()> {
-    let alive = members.len();
-    let known = mother_of(
-        members,
-        MotherKind::Checkpoint,
-        members.get(MOTHER).context("no mother")?.machine_ref()?,
-    );
-    let mother = machine_at(members, MOTHER)?;
-    let (units, longest) = mother.tend()?;
-    println!(
-        "  tended first: {units} units of 2 MiB that she has written are huge pages, pause {longest:.0} us at most"
-    );
-    let LiveFork {
-        checkpoint,
-        mother_pause,
-        ..
-    } = fork::live(mother, 0, Checkpoint::Keep)?;
-    let mut checkpoint = checkpoint.context("no checkpoint was kept")?;
-    let last = format!("tail -n 1 {IN_MEMORY}");
-    let kept: u64 = mother.shell(&last)?.parse()?;
-    let now: u64 = mother
-        .shell(&format!(
-            "while [ $({last}) -lt {} ]; do :; done; {last}",
-            kept + 20
-        ))?
-        .parse()?;
-    let stamps = policy.ask(&ForkSpec::of(1), &known, alive)??;
-    let born = stamps.fork_checkpoint(&mut checkpoint)?;
-    for daughter in policy.stamp(born, IN_MEMORY)? {
-        let place = ("checkpoint", members.len());
-        let member = introduce(daughter, place, Some(mother_pause))?;
-        let count = member.row.count_at_fork.context("no count in the past")?;
-        ensure!(
-            count <= kept && now >= kept + 20,
-            "the past stands at {count}, the mother at {now}"
-        );
-        println!("  the past stands at count {count}, the mother at {now}");
-        members.push(member);
-    }
-    checkpoint.end()
-}
-
-/// From the fork on each counts for herself, in memory and on her own disk.
-pub(super) fn differ(members: &mut [Member]) -> anyhow::Result<()> {
-    let mut counts = Vec::new();
-    for member in members.iter_mut().skip(MOTHER) {
-        let line = format!("tail -qn 1 {IN_MEMORY} {ON_DISK} | tr '\\n' ' '");
-        let count = member.machine()?.shell(&line)?;
-        counts.push(format!("{} {count}", member.row.hostname));
-    }
-    println!(
-        "  and counts on for herself (memory, disk): {}",
-        counts.join("; ")
-    );
-    Ok(())
-}
-
-/// The last `count` members were forked from one point: they hold one count.
-fn one_count(members: &[Member], count: usize) -> anyhow::Result<()> {
-    let newest = members
-        .get(members.len().saturating_sub(count)..)
-        .unwrap_or_default();
-    let counts: Vec<_> = newest
-        .iter()
-        .map(|member| member.row.count_at_fork)
-        .collect();
-    let first = counts.first().copied().flatten();
-    ensure!(first.is_some(), "no count was read in the daughters");
+/// A daughter of the past stands where it stood, however far her mother has come.
+pub(super) fn past(brood: &Command) -> anyhow::Result<Value> {
+    let (kept, _) = brood.does(&["checkpoint", "mother"])?;
+    let point = kept["id"].as_str().context("no checkpoint")?;
+    let at_most = last(brood)?;
+    let now = until(brood, at_most + 20)?;
+    let forked = fork(brood, &["fork", point])?;
+    let one = forked.daughters().next().context("no daughter")?;
+    let said = exec(brood, one, WHO)?;
+    let began = count(said.lines().nth(2).unwrap_or_default())?;
+    // Hers is the first after the point.
     ensure!(
-        counts.iter().all(|count| *count == first),
-        "one point, one count: {counts:?}"
+        began <= at_most + 1 && now >= at_most + 20,
+        "the past stands at {began}, the mother at {now}"
     );
-    println!(
-        "  every daughter stands at count {}",
-        first.unwrap_or_default()
-    );
+    println!("  the past goes on from count {began}, the mother stands at {now}");
+    brood.quietly(&["pause", one])?;
+    brood.quietly(&["pause", "mother"])?;
+    brood.quietly(&["kill", point])?;
+    Ok(json!({ "count": began, "mother": now }))
+}
+
+pub(super) fn claim(brood: &Command) -> anyhow::Result<()> {
+    let forked = fork(brood, &["fork", "--template", "debian", "-n", "2"])?;
+    for id in forked.daughters() {
+        let uptime = exec(brood, id, "uname -n; cut -d ' ' -f 1 /proc/uptime")?;
+        println!("  {}", uptime.trim().replace('\n', ", up for s: "));
+    }
     Ok(())
 }
 
-fn identity(hostname: &str) -> IdentitySpec {
-    IdentitySpec {
-        hostname: hostname.to_owned(),
-        env: vec![("BROOD_NAME".to_owned(), hostname.to_owned())],
-        read_frozen: Some(IN_MEMORY.to_owned()),
-        ..IdentitySpec::default()
-    }
+pub(super) fn end_all(brood: &Command) -> anyhow::Result<()> {
+    let (ended, took) = brood.does(&["kill", "mother", "--cascade"])?;
+    println!("  {} in {:.0} ms", ended, took / 1e3);
+    Ok(())
+}
+
+/// What a command of a shell in a machine says.
+fn exec(brood: &Command, machine: &str, line: &str) -> anyhow::Result<String> {
+    brood.text(&["exec", machine, "--", "sh", "-c", line])
+}
+
+/// The number of a line of the workload.
+fn count(line: &str) -> anyhow::Result<u64> {
+    let number = line.split_whitespace().last();
+    let number = number.with_context(|| format!("no count in '{line}'"))?;
+    number
+        .parse()
+        .with_context(|| format!("no count in '{line}'"))
+}
+
+fn last(brood: &Command) -> anyhow::Result<u64> {
+    count(&exec(brood, "mother", LAST)?)
+}
+
+/// Waits until the mother has counted so far, and says where she stands.
+fn until(brood: &Command, least: u64) -> anyhow::Result<u64> {
+    let line = format!("while [ $({LAST}) -lt {least} ]; do :; done; {LAST}");
+    count(&exec(brood, "mother", &line)?)
 }

@@ -8,6 +8,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use brood_front::TenantLabels;
 use brood_policy::{Mistakes, read};
 use brood_service::engine::UsageOptions;
 
@@ -35,6 +36,8 @@ pub struct Config {
     pub tenant_rate: Option<NonZeroU32>,
     /// How usage is counted and rated.
     pub usage: UsageOptions,
+    /// Whether metrics tell tenants apart.
+    pub tenant_labels: TenantLabels,
 }
 
 impl Config {
@@ -51,6 +54,7 @@ impl Config {
             key_rate: None,
             tenant_rate: None,
             usage: UsageOptions::DEFAULT,
+            tenant_labels: TenantLabels::default(),
         }
     }
 
@@ -106,6 +110,11 @@ impl Config {
                 if days > 0 {
                     config.usage.keep = Some(Duration::from_secs(u64::from(days) * 86_400));
                 }
+                let words = [
+                    ("together", TenantLabels::Together),
+                    ("apart", TenantLabels::Apart),
+                ];
+                root.word("metrics-of-tenants", &words, &mut config.tenant_labels);
                 config
             },
         )

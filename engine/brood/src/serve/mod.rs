@@ -180,6 +180,7 @@ fn options(config: &Config) -> Options {
     Options {
         key_rate: bucket(config.key_rate, usual.key_rate),
         tenant_rate: bucket(config.tenant_rate, usual.tenant_rate),
+        tenant_labels: config.tenant_labels,
         ..usual
     }
 }

@@ -140,7 +140,10 @@ impl Metered {
             memory_mib: 64,
             public: false,
         };
-        let made = self.engine.create_template(&self.caller, template).await;
+        let made = self
+            .engine
+            .create_template(&self.caller, template, None)
+            .await;
         made.expect("a template");
         let machine = CreateMachine {
             template: "counter".to_owned(),

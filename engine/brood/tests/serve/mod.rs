@@ -226,6 +226,20 @@ impl Serve {
         body.to_owned()
     }
 
+    /// The head that somebody with another key is answered with.
+    pub(crate) fn head_as(&self, key: &str, line: &str) -> String {
+        let address = self.url.trim_start_matches("http://");
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        let request = format!(
+            "{line} HTTP/1.1\r\nHost: t\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).expect("it is sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, _) = answer.split_once("\r\n\r\n").expect("a head");
+        head.to_owned()
+    }
+
     /// Interrupts it, which ends its machines as well, and waits until it has ended.
     pub(crate) fn stop(&mut self) {
         // Once it was waited for, its number may be another's.

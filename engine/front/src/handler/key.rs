@@ -21,16 +21,19 @@ pub(super) fn list(call: &Call) -> Result<Answer, Refusal> {
     })
 }
 
-pub(super) async fn create(call: &Call) -> Result<Answer, Refusal> {
+pub(super) async fn create(mut call: Call) -> Result<Answer, Refusal> {
     let spec: KeySpec = call.body()?;
+    let idempotency = call.idempotency();
     let wanted = engine::NewKey {
         name: spec.name,
         project: spec.project.unwrap_or_else(|| PROJECT.to_owned()),
         scopes: spec.scopes.into_iter().map(service_scope).collect(),
         expires: spec.ttl.map(|ttl| engine::now().after(ttl.as_millis())),
     };
-    let made = call.engine().create_key(call.caller()?, wanted).await;
-    Answer::of(&new_key(made.map_err(problem)?)?)
+    let made = call
+        .engine()
+        .create_key(call.caller()?, wanted, idempotency);
+    Answer::of(&new_key(made.await.map_err(problem)?)?)
 }
 
 pub(super) async fn revoke(call: &Call) -> Result<Answer, Refusal> {
@@ -39,12 +42,15 @@ pub(super) async fn revoke(call: &Call) -> Result<Answer, Refusal> {
     revoked.map(|()| Answer::Done).map_err(problem)
 }
 
-pub(super) async fn rotate(call: &Call) -> Result<Answer, Refusal> {
+pub(super) async fn rotate(mut call: Call) -> Result<Answer, Refusal> {
+    let idempotency = call.idempotency();
     let spec: RotateSpec = call.body()?;
     let id: KeyId = call.id("key")?;
     let grace_ms = spec.grace.map(brood_api::Span::as_millis);
-    let made = call.engine().rotate_key(call.caller()?, id, grace_ms).await;
-    Answer::of(&new_key(made.map_err(problem)?)?)
+    let made = call
+        .engine()
+        .rotate_key(call.caller()?, id, grace_ms, idempotency);
+    Answer::of(&new_key(made.await.map_err(problem)?)?)
 }
 
 pub(super) fn tenants(call: &Call) -> Result<Answer, Refusal> {
@@ -63,7 +69,8 @@ pub(super) fn tenants(call: &Call) -> Result<Answer, Refusal> {
     Answer::of(&page)
 }
 
-pub(super) async fn create_tenant(call: &Call) -> Result<Answer, Refusal> {
+pub(super) async fn create_tenant(mut call: Call) -> Result<Answer, Refusal> {
+    let idempotency = call.idempotency();
     let spec: TenantSpec = call.body()?;
     let first = engine::NewKey {
         name: "first".to_owned(),
@@ -75,7 +82,7 @@ pub(super) async fn create_tenant(call: &Call) -> Result<Answer, Refusal> {
     };
     let made = call
         .engine()
-        .create_tenant(call.caller()?, &spec.name, first);
+        .create_tenant(call.caller()?, &spec.name, first, idempotency);
     let first_key = new_key(made.await.map_err(problem)?)?;
     Answer::of(&NewTenant {
         name: spec.name,

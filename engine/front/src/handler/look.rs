@@ -2,20 +2,30 @@
 
 use brood_api::event::{Event, EventQuery, Events, Gap};
 use brood_api::info::{Health, Info, Limits};
-use brood_api::policy::{Binding, Bindings, CallCounts, Decisions};
+use brood_api::policy::{
+    Binding, Bindings, CallCounts, Decision, DecisionLog, DecisionQuery, Decisions, LoggedDecision,
+};
 use brood_api::{Code, MAX_DAUGHTERS, Registry, RegistryEntry, Time};
-use brood_service::engine::{Caller, Engine, EngineError, EventsAnswer};
-use brood_units::IntentId;
+use brood_service::engine::{
+    Caller, DecisionQuery as StoredQuery, Engine, EngineError, EventsAnswer,
+};
+use brood_units::{IntentId, MachineId};
+use serde::Deserialize;
 
 use crate::answer::Answer;
 use crate::call::{Call, bearer, invalid, service_scope};
 use crate::fault::{Refusal, problem, refusal};
-use crate::stream::{Follow, follow};
+use crate::stream::{Follow, Source, follow};
 
 const JSON: &str = "application/json";
 const STREAM: &str = "text/event-stream";
 /// Events of an answer if nobody says.
 const EVENTS: u32 = 100;
+
+pub(super) async fn metrics(call: Call) -> Result<Answer, Refusal> {
+    let page = call.shared.metrics.scrape().await?;
+    Ok(Answer::Text(page.into()))
+}
 
 pub(super) fn live() -> Result<Answer, Refusal> {
     Answer::of(&Health {
@@ -46,6 +56,7 @@ pub(super) fn info(call: &Call) -> Result<Answer, Refusal> {
         scopes: all
             .filter(|scope| caller.may(service_scope(*scope)).is_ok())
             .collect(),
+        last_event: *call.engine().last_event().borrow(),
         limits: Limits {
             daughters: MAX_DAUGHTERS,
             body_bytes: u64::try_from(call.shared.options.body_bytes).unwrap_or(u64::MAX),
@@ -84,6 +95,86 @@ pub(super) fn decisions(call: &Call) -> Result<Answer, Refusal> {
     })
 }
 
+/// What of a kept decision is beside what was said.
+#[derive(Deserialize)]
+struct Kept {
+    subject: Option<MachineId>,
+    #[serde(flatten)]
+    decision: Decision,
+}
+
+/// Entries of the log behind a number, or the newest.
+pub(crate) fn log(
+    engine: &Engine,
+    caller: &Caller,
+    query: &StoredQuery,
+    after: Option<i64>,
+    limit: u32,
+) -> Result<DecisionLog, Refusal> {
+    let found = engine.decision_log(caller, query, after, limit);
+    let entries = found.map_err(problem)?.into_iter().map(|entry| {
+        let kept: Kept = serde_json::from_str(&entry.row.body).map_err(|error| {
+            let words = format!("decision {} cannot be read: {error}", entry.seq);
+            refusal(Code::Failed, words)
+        })?;
+        Ok(LoggedDecision {
+            number: entry.seq,
+            at: Time(entry.row.at),
+            tenant: entry.row.tenant,
+            intent: entry.row.intent,
+            subject: kept.subject,
+            decision: kept.decision,
+        })
+    });
+    Ok(DecisionLog {
+        items: entries.collect::<Result<_, Refusal>>()?,
+    })
+}
+
+pub(super) fn decision_log(call: Call) -> Result<Answer, Refusal> {
+    let query: DecisionQuery = call.query()?;
+    let after = match last_event_id(&call)? {
+        Some(last) => Some(last),
+        None => query.after.and_then(|after| i64::try_from(after).ok()),
+    };
+    let caller = call.caller()?;
+    let own = || Some(caller.tenant().to_owned());
+    let stored = StoredQuery {
+        tenant: match query.tenant {
+            None => own(),
+            Some(tenant) => Some(tenant).filter(|tenant| tenant != "*"),
+        },
+        machine: query.machine,
+        denied: query.denied.unwrap_or(false),
+    };
+    if call.prefers(JSON, STREAM)? == STREAM {
+        // From now on, if nobody says from when.
+        let last = log(call.engine(), caller, &stored, None, 1)?;
+        let newest = last.items.last().map_or(0, |one| one.number);
+        let key = bearer(&call.headers)?.to_owned();
+        return Ok(Answer::Stream(follow(Follow {
+            shared: call.shared,
+            key,
+            after: after.unwrap_or(newest),
+            source: Source::Decisions(stored),
+        })));
+    }
+    let limit = query.limit.unwrap_or(EVENTS);
+    Answer::of(&log(call.engine(), caller, &stored, after, limit)?)
+}
+
+fn last_event_id(call: &Call) -> Result<Option<i64>, Refusal> {
+    let Some(last) = call.headers.get("last-event-id") else {
+        return Ok(None);
+    };
+    let number = last.to_str().ok().and_then(|last| last.parse::<i64>().ok());
+    let number = number.filter(|number| *number >= 0);
+    number.map(Some).ok_or_else(|| {
+        let words = "it is the number that the stream sent as `id`";
+        invalid("Last-Event-ID", words.to_owned())
+    })
+}
+
 pub(super) fn policies(call: &Call) -> Result<Answer, Refusal> {
     let bound = call.engine().policies(call.caller()?).map_err(problem)?;
     let items = bound.into_iter().map(|(hook, bound)| Binding {
@@ -95,6 +186,8 @@ pub(super) fn policies(call: &Call) -> Result<Answer, Refusal> {
         mode: bound.mode,
         order: bound.order,
         on_failure: bound.on_failure,
+        tenants: bound.tenants,
+        except_tenants: bound.except_tenants,
         trouble: bound.trouble,
         calls: CallCounts {
             answered: bound.calls.answered,
@@ -114,14 +207,8 @@ pub(super) fn policies(call: &Call) -> Result<Answer, Refusal> {
 
 pub(super) fn events(call: Call) -> Result<Answer, Refusal> {
     let query: EventQuery = call.query()?;
-    let after = match call.headers.get("last-event-id") {
-        Some(last) => {
-            let number = last.to_str().ok().and_then(|last| last.parse::<i64>().ok());
-            number.filter(|number| *number >= 0).ok_or_else(|| {
-                let words = "it is the number of an event, as the stream sent it";
-                invalid("Last-Event-ID", words.to_owned())
-            })?
-        }
+    let after = match last_event_id(&call)? {
+        Some(last) => last,
         None => query
             .after
             .and_then(|after| i64::try_from(after).ok())
@@ -133,6 +220,7 @@ pub(super) fn events(call: Call) -> Result<Answer, Refusal> {
             shared: call.shared,
             key,
             after,
+            source: Source::Events,
         })));
     }
     let limit = query.limit.unwrap_or(EVENTS);

@@ -2,15 +2,16 @@
 
 use brood_api::fork::{self as wire, ForkSpec as WireFork};
 use brood_api::machine::{
-    EndAnswer, EndQuery, Machine, MachineListQuery, MachineSpec, MachineStats, NamedMachineSpec,
-    Tree, TtlSpec,
+    EndAnswer, EndQuery, Machine, MachineListQuery, MachineSpec, NamedMachineSpec, State, Tree,
+    TreeQuery, TtlSpec,
 };
 use brood_api::{Code, Page as WirePage, Span};
-use brood_service::ask::{ForkSpec, Secrets, StampFile};
+use brood_service::ask::{ForkSpec, Secret, SecretTarget, Secrets, StampFile};
 use brood_service::engine::{
     Change, CreateMachine, ForkMachine, MachineKind, MachineQuery, OnError, Page,
 };
 use brood_units::MachineId;
+use futures_util::future::join_all;
 
 use crate::answer::Answer;
 use crate::call::Call;
@@ -71,13 +72,30 @@ pub(super) fn known(call: &Call, named: Named) -> Result<Machine, Refusal> {
     convert::machine(found)
 }
 
-pub(super) fn tree(call: &Call) -> Result<Answer, Refusal> {
+pub(super) async fn tree(call: &Call) -> Result<Answer, Refusal> {
+    let query: TreeQuery = call.query()?;
     let id: MachineId = call.id(MACHINE.parameter)?;
     let family = call.engine().tree(call.caller()?, id).map_err(problem)?;
     let nodes = family.into_iter().map(convert::machine);
-    let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
+    let mut nodes = nodes.collect::<Result<Vec<_>, _>>()?;
+    if query.stats.unwrap_or(false) {
+        cost(call, &mut nodes).await?;
+    }
     let lineage = nodes.first().map_or(id, |first| first.lineage);
     Answer::of(&Tree { lineage, nodes })
+}
+
+/// Says what each costs who lives.
+async fn cost(call: &Call, nodes: &mut [Machine]) -> Result<(), Refusal> {
+    let (engine, caller) = (call.engine(), call.caller()?);
+    let living = nodes.iter_mut().filter(|one| one.state != State::Ended);
+    let looks = living.map(|one| async move {
+        // She may have ended meanwhile.
+        let stats = engine.stats(caller, one.id).await.ok();
+        one.stats = stats.as_ref().map(convert::stats);
+    });
+    join_all(looks).await;
+    Ok(())
 }
 
 pub(super) async fn set_ttl(call: &Call) -> Result<Answer, Refusal> {
@@ -92,10 +110,7 @@ pub(super) async fn stats(call: &Call) -> Result<Answer, Refusal> {
     let id = known(call, MACHINE)?.id;
     let stats = call.engine().stats(call.caller()?, id).await;
     let stats = stats.map_err(problem)?;
-    Answer::of(&MachineStats {
-        private_kib: stats.private_kib,
-        pss_kib: stats.pss_kib,
-    })
+    Answer::of(&convert::stats(&stats))
 }
 
 pub(super) async fn create(mut call: Call) -> Result<Answer, Refusal> {
@@ -173,6 +188,16 @@ pub(super) async fn fork(mut call: Call, named: Named) -> Result<Answer, Refusal
     Answer::timed(&answer, stages)
 }
 
+/// A secret with its place; each has one, or the request was refused.
+fn secret(wanted: wire::GiveSecret) -> Option<Secret> {
+    let env = wanted.env.map(SecretTarget::Env);
+    Some(Secret {
+        name: wanted.name,
+        version: wanted.version.map(|version| version.to_string()),
+        target: env.or(wanted.file.map(SecretTarget::File))?,
+    })
+}
+
 /// A fork as the engine takes it.
 pub(super) fn fork_of(spec: WireFork) -> ForkMachine {
     let files = spec.files.into_iter().map(|file| StampFile {
@@ -193,10 +218,12 @@ pub(super) fn fork_of(spec: WireFork) -> ForkMachine {
             ttl_ms: spec.ttl.map(Span::as_millis),
             env: spec.env,
             files: files.collect(),
+            give: spec.give_secrets.into_iter().filter_map(secret).collect(),
             secrets: match spec.secrets {
                 wire::Secrets::Drop => Secrets::Drop,
                 wire::Secrets::Inherit => Secrets::Inherit,
             },
+            priority: spec.priority,
             ..ForkSpec::of(spec.count)
         },
     }

@@ -29,7 +29,8 @@ pub(super) fn show(call: &Call) -> Result<Answer, Refusal> {
     Answer::of(&convert::template(caller, row.map_err(problem)?)?)
 }
 
-pub(super) async fn create(call: &Call) -> Result<Answer, Refusal> {
+pub(super) async fn create(mut call: Call) -> Result<Answer, Refusal> {
+    let idempotency = call.idempotency();
     let spec: TemplateSpec = call.body()?;
     let caller = call.caller()?;
     let wanted = CreateTemplate {
@@ -42,8 +43,8 @@ pub(super) async fn create(call: &Call) -> Result<Answer, Refusal> {
         memory_mib: spec.memory_mib,
         public: spec.visibility == Visibility::Public,
     };
-    let row = call.engine().create_template(caller, wanted).await;
-    Answer::of(&convert::template(caller, row.map_err(problem)?)?)
+    let row = call.engine().create_template(caller, wanted, idempotency);
+    Answer::of(&convert::template(caller, row.await.map_err(problem)?)?)
 }
 
 pub(super) async fn remove(call: &Call) -> Result<Answer, Refusal> {

@@ -137,18 +137,22 @@ impl<H: BindableHook> Decide<H> for Decider<H> {
     }
 }
 
-/// Asks all bindings of a hook at once, and hears them in their order. The calls begin here, not when it is awaited.
+/// Asks all bindings of a hook that its tenant has, at once, and hears them in their order. The calls begin here, not when it is awaited.
 pub fn hear_all<H: BindableHook>(
     bindings: &[Arc<Binding<H>>],
     now: Now,
     asked: Arc<Asked<H>>,
 ) -> impl Future<Output = Vec<Said<H>>> + Send {
+    let bindings: Vec<_> = bindings
+        .iter()
+        .filter(|binding| asked.concerns(binding.spec()))
+        .collect();
     let begun: Vec<_> = bindings
         .iter()
         .map(|binding| (Arc::clone(binding), binding.begin(now, &asked)))
         .collect();
     let shadows = bindings
-        .iter()
+        .into_iter()
         .filter(|binding| binding.spec().mode == Mode::Shadow);
     let shadows: Vec<_> = shadows
         .map(|binding| Comparison::begin(binding, now, &asked))

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a call is checked, its state committed or handed over, and then counted and recorded, each once.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use brood_hooks::{Failure, Now, Spent};
@@ -24,6 +24,25 @@ pub(super) enum Commit {
     ByCaller,
 }
 
+/// A call that is over.
+pub(super) struct Done<H: BindableHook> {
+    pub(super) answered: Answered<H>,
+    /// State that is the caller's to commit.
+    pub(super) left: Vec<StateChange>,
+    pub(super) spent: Spent,
+    /// What is to be freed once somebody has the answer.
+    pub(super) used: Used,
+}
+
+/// The instance of a call that is over. To free one costs as much as to make one.
+pub(super) struct Used(
+    #[expect(dead_code, reason = "it is held until it is dropped")] Option<Live>,
+);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl<H: BindableHook> Binding<H> {
     /// The call itself. The changes are those that the caller is left to commit.
     pub(super) fn run(
@@ -32,10 +51,11 @@ impl<H: BindableHook> Binding<H> {
         asked: &Asked<H>,
         version: &Arc<PluginVersion>,
         commit: Commit,
-    ) -> (Answered<H>, Vec<StateChange>, Spent) {
+    ) -> Done<H> {
         let began = Instant::now();
         let live = self.take_warm(version);
         let warm = live.is_some();
+        let live = live.or_else(|| self.take_prepared(version));
         let context = self.context(now, version);
         let Ran {
             result,
@@ -95,14 +115,38 @@ impl<H: BindableHook> Binding<H> {
             fuel_used,
             took_nanos,
         });
-        if let (Some(live), true) = (live, answered.is_ok()) {
-            self.keep_warm(version, live);
-        }
-        let spent = Spent {
-            took_nanos,
-            fuel: fuel_used,
+        let used = match live {
+            Some(live) if answered.is_ok() => self.keep_warm(version, live),
+            other => other,
         };
-        (answered, left, spent)
+        Done {
+            answered,
+            left,
+            spent: Spent {
+                took_nanos,
+                fuel: fuel_used,
+            },
+            used: Used(used),
+        }
+    }
+
+    /// Makes the instance of the next call, while nobody waits. It is as new then as one made for it would be: nothing of
+    /// the component has run in it.
+    pub(super) fn prepare_next(&self, version: &Arc<PluginVersion>) {
+        if self.spec.reuse != Reuse::Fresh || lock(&self.prepared).is_some() {
+            return;
+        }
+        if let Some(live) = Live::prepared(&version.pre, &self.spec.limits) {
+            // Whom it takes the place of is freed outside of the lock.
+            drop(lock(&self.prepared).replace((Arc::clone(version), live)));
+        }
+    }
+
+    fn take_prepared(&self, version: &Arc<PluginVersion>) -> Option<Live> {
+        let taken = lock(&self.prepared).take();
+        taken
+            .filter(|(of, _)| Arc::ptr_eq(of, version))
+            .map(|(_, live)| live)
     }
 
     /// What the call begins with.
@@ -134,10 +178,7 @@ impl<H: BindableHook> Binding<H> {
         (fuel_used, took_nanos): (u64, u64),
     ) {
         let failure = answered.as_ref().err();
-        self.breaker
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .note(now, failure);
+        lock(&self.breaker).note(now, failure);
         {
             let mut counters = self.counters.lock();
             match answered {
@@ -166,18 +207,21 @@ impl<H: BindableHook> Binding<H> {
         if self.spec.reuse == Reuse::Fresh {
             return None;
         }
-        let mut warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut warm = lock(&self.warm);
         warm.retain(|(of, _)| Arc::ptr_eq(of, version));
         warm.pop().map(|(_, live)| live)
     }
 
-    fn keep_warm(&self, version: &Arc<PluginVersion>, live: Live) {
+    /// Gives it back where it is not wanted.
+    fn keep_warm(&self, version: &Arc<PluginVersion>, live: Live) -> Option<Live> {
         if self.spec.reuse == Reuse::Fresh {
-            return;
+            return Some(live);
         }
-        let mut warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
-        if warm.len() < self.spec.concurrency.running as usize {
-            warm.push((Arc::clone(version), live));
+        let mut warm = lock(&self.warm);
+        if warm.len() >= self.spec.concurrency.running as usize {
+            return Some(live);
         }
+        warm.push((Arc::clone(version), live));
+        None
     }
 }

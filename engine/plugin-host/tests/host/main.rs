@@ -12,5 +12,6 @@ mod hook;
 mod load;
 mod mode;
 mod policies;
+mod prepared;
 mod record;
 mod swap;

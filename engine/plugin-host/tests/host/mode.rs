@@ -5,7 +5,7 @@ use std::sync::Arc;
 use brood_hooks::admission::Decision;
 use brood_hooks::{Ceiling, HookName};
 use brood_plugin_host::{Fallback, Host, Silent, VolatileState, block_on};
-use brood_policy::{BindingSpec, Mode, OnFailure};
+use brood_policy::{BindingSpec, Mode, OnFailure, Tenants};
 use serde_json::json;
 
 use crate::component::Component;
@@ -112,4 +112,21 @@ fn fallback_answers_when_the_component_cannot() {
     };
     let told = "admission/test: its fallback answered in its place: the component trapped";
     assert!(warning.starts_with(told), "{warning}");
+}
+
+#[test]
+fn a_binding_that_is_not_for_the_tenant_is_not_asked() {
+    let host = host();
+    let names = |name: &str| vec![name.to_owned()];
+    let asked = |tenants: Tenants| {
+        let bound = bind(&host, &denies(), |binding| binding.tenants = tenants);
+        let denied = matches!(decision(&bound), Decision::Denied { .. });
+        (denied, bound.binding.counters().calls())
+    };
+    // The request is one of acme's.
+    assert_eq!(asked(Tenants::All), (true, 1));
+    assert_eq!(asked(Tenants::Only(names("acme"))), (true, 1));
+    assert_eq!(asked(Tenants::Except(names("globex"))), (true, 1));
+    assert_eq!(asked(Tenants::Only(names("globex"))), (false, 0));
+    assert_eq!(asked(Tenants::Except(names("acme"))), (false, 0));
 }

@@ -7,14 +7,16 @@ use std::fmt;
 use std::str::FromStr;
 
 use brood_hooks::Principal;
-use brood_store::KeyRow;
+use brood_store::{KeyRow, Write};
 use brood_units::{KeyId, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::create::check_name;
-use super::{Engine, EngineError, now};
+use super::once::Deed;
+use super::{Engine, EngineError, Idempotency, now};
 use crate::identity;
+use crate::secret::Value;
 
 /// What every key begins with, so that people and scanners of leaked secrets know it.
 pub const KEY_PREFIX: &str = "brood_";
@@ -31,10 +33,18 @@ pub enum Scope {
     Keys,
     /// To do what concerns all tenants.
     Operator,
+    /// To read what the engine measures of itself, and nothing else.
+    Metrics,
 }
 
 impl Scope {
-    const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Keys, Self::Operator];
+    const ALL: [Self; 5] = [
+        Self::Read,
+        Self::Write,
+        Self::Keys,
+        Self::Operator,
+        Self::Metrics,
+    ];
 
     /// Its word.
     pub const fn as_str(self) -> &'static str {
@@ -43,6 +53,7 @@ impl Scope {
             Self::Write => "write",
             Self::Keys => "keys",
             Self::Operator => "operator",
+            Self::Metrics => "metrics",
         }
     }
 }
@@ -55,7 +66,7 @@ impl FromStr for Scope {
         known.ok_or_else(|| {
             let word = word.escape_debug();
             EngineError::Invalid(format!(
-                "'{word}' is no scope: there are read, write, keys and operator"
+                "'{word}' is no scope: there are read, write, keys, operator and metrics"
             ))
         })
     }
@@ -75,13 +86,15 @@ impl Caller {
         &self.principal.tenant
     }
 
-    /// Whether the key allows it.
+    /// Whether the key allows it. An operator may read what the engine measures as well.
     ///
     /// # Errors
     /// It does not.
     pub fn may(&self, scope: Scope) -> Result<(), EngineError> {
-        let scope = scope.as_str();
-        match self.scopes.iter().any(|own| own == scope) {
+        let has = |wanted: Scope| self.scopes.iter().any(|own| own == wanted.as_str());
+        let implied = scope == Scope::Metrics && has(Scope::Operator);
+        let (is_allowed, scope) = (has(scope) || implied, scope.as_str());
+        match is_allowed {
             true => Ok(()),
             false => Err(EngineError::Forbidden { scope }),
         }
@@ -146,6 +159,11 @@ impl Token {
             token.push_str(&half.to_string());
         }
         Ok(Self(token))
+    }
+
+    /// One that was kept sealed.
+    pub(super) fn of(value: &Value) -> Self {
+        Self(value.reveal().to_owned())
     }
 
     /// Its text, for the one who gets it.
@@ -219,10 +237,19 @@ impl Engine {
         &self,
         caller: &Caller,
         key: NewKey,
+        idempotency: Option<Idempotency>,
     ) -> Result<(KeyAnswer, Token), EngineError> {
         caller.may(Scope::Keys)?;
         key.scopes.iter().try_for_each(|scope| caller.may(*scope))?;
-        self.add_key(caller.tenant(), key).await
+        let token = Token::draw()?;
+        let row = key_row(caller.tenant(), key, &token)?;
+        let deed = Deed {
+            operation: "create-key",
+            subject: *row.id.as_bytes(),
+            idempotency,
+        };
+        let work = move |write: &mut Write<'_>| add_key(write, row);
+        self.key_once(caller, deed, token, work).await
     }
 
     /// The keys of the caller's tenant.
@@ -264,20 +291,26 @@ impl Engine {
         caller: &Caller,
         name: &str,
         key: NewKey,
+        idempotency: Option<Idempotency>,
     ) -> Result<(KeyAnswer, Token), EngineError> {
         caller.may(Scope::Operator)?;
         check_name("tenant", name)?;
-        if self.store().read(|read| read.has_tenant(name))? {
-            let words = format!("there is a tenant '{name}': choose another name");
-            return Err(EngineError::Conflict(words));
-        }
-        self.add_key(name, key).await
-    }
-
-    async fn add_key(&self, tenant: &str, key: NewKey) -> Result<(KeyAnswer, Token), EngineError> {
         let token = Token::draw()?;
-        let answer = self.write_key(tenant, key, &token).await?;
-        Ok((answer, token))
+        let row = key_row(name, key, &token)?;
+        let deed = Deed {
+            operation: "create-tenant",
+            subject: *row.id.as_bytes(),
+            idempotency,
+        };
+        let name = name.to_owned();
+        let work = move |write: &mut Write<'_>| {
+            if write.has_tenant(&name)? {
+                let words = format!("there is a tenant '{name}': choose another name");
+                return Err(EngineError::Conflict(words));
+            }
+            add_key(write, row)
+        };
+        self.key_once(caller, deed, token, work).await
     }
 
     async fn write_key(
@@ -286,30 +319,33 @@ impl Engine {
         key: NewKey,
         token: &Token,
     ) -> Result<KeyAnswer, EngineError> {
-        let row = KeyRow {
-            id: key_id()?,
-            tenant: tenant.to_owned(),
-            project: key.project,
-            name: key.name,
-            hash: Sha256::digest(token.reveal()).into(),
-            scopes: key
-                .scopes
-                .iter()
-                .map(|scope| scope.as_str().to_owned())
-                .collect(),
-            created: now(),
-            expires: key.expires,
-            revoked: None,
-        };
-        let answer = KeyAnswer::from(row.clone());
-        self.store()
-            .write(move |write| {
-                write.put_tenant(&row.tenant, row.created)?;
-                write.add_key(&row)
-            })
-            .await?;
-        Ok(answer)
+        let row = key_row(tenant, key, token)?;
+        self.store().write(move |write| add_key(write, row)).await
     }
+}
+
+fn key_row(tenant: &str, key: NewKey, token: &Token) -> Result<KeyRow, EngineError> {
+    Ok(KeyRow {
+        id: key_id()?,
+        tenant: tenant.to_owned(),
+        project: key.project,
+        name: key.name,
+        hash: Sha256::digest(token.reveal()).into(),
+        scopes: key
+            .scopes
+            .iter()
+            .map(|scope| scope.as_str().to_owned())
+            .collect(),
+        created: now(),
+        expires: key.expires,
+        revoked: None,
+    })
+}
+
+fn add_key(write: &mut Write<'_>, row: KeyRow) -> Result<KeyAnswer, EngineError> {
+    write.put_tenant(&row.tenant, row.created)?;
+    write.add_key(&row)?;
+    Ok(KeyAnswer::from(row))
 }
 
 pub(super) fn key_id() -> Result<KeyId, EngineError> {

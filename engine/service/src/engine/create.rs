@@ -4,9 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use brood_store::{Page, StoreError, TemplateRow, Visibility};
+use brood_store::{Page, StoreError, TemplateRow, Visibility, Write};
 use brood_units::MachineId;
 
+use super::once::Deed;
 use super::{
     Caller, Engine, EngineError, ForkAnswer, ForkMachine, GuestKind, Idempotency, MachineAnswer,
     OnError, PageAnswer, Scope, now,
@@ -76,6 +77,7 @@ impl Engine {
         &self,
         caller: &Caller,
         wanted: CreateTemplate,
+        idempotency: Option<Idempotency>,
     ) -> Result<TemplateRow, EngineError> {
         caller.may(Scope::Write)?;
         if wanted.public {
@@ -107,15 +109,20 @@ impl Engine {
             memory_mib,
             created: now(),
         };
+        let deed = Deed {
+            operation: "create-template",
+            subject: *row.id.as_bytes(),
+            idempotency,
+        };
         let (tenant, id, name) = (row.tenant.clone(), row.id, row.name.clone());
-        let added = self.store().write(move |write| write.add_template(&row));
-        match added.await {
-            Ok(()) => self.template(caller, &id.to_string()),
+        let add = move |write: &mut Write<'_>| match write.add_template(&row) {
+            Ok(()) => write.template(&tenant, id)?.ok_or_else(|| lost(&name)),
             Err(StoreError::Exists(_)) => Err(EngineError::Conflict(format!(
                 "{tenant} has a template '{name}': choose another name, or remove that one"
             ))),
             Err(error) => Err(error.into()),
-        }
+        };
+        self.once(caller, deed, add).await
     }
 
     /// A template that the caller may use, by id or name.
@@ -212,6 +219,10 @@ impl Engine {
             .await?;
         only(answer)
     }
+}
+
+fn lost(name: &str) -> EngineError {
+    EngineError::Failed(format!("template '{name}' was lost"))
 }
 
 fn only(answer: ForkAnswer) -> Result<MachineAnswer, EngineError> {

@@ -61,12 +61,16 @@ pub enum EngineError {
         denial: Denial,
     },
     /// A policy says not now.
-    #[error("{by} has no room for it now: ask again later, {max_wait_ms} ms at most")]
+    #[error(
+        "{by} had it wait in queue '{queue}' for {waited_ms} ms, and there was no room: ask again later"
+    )]
     Busy {
         /// The binding.
         by: String,
-        /// Longest wait that would have made sense, milliseconds.
-        max_wait_ms: u32,
+        /// Its queue.
+        queue: String,
+        /// How long it stood there, milliseconds.
+        waited_ms: u64,
     },
     /// The decision could not be made, or not carried out.
     #[error("{0}")]
@@ -99,13 +103,20 @@ impl From<Box<Stopped>> for EngineError {
     fn from(stopped: Box<Stopped>) -> Self {
         match stopped.why {
             Why::Denied { by, denial } => Self::Denied { by, denial },
-            Why::Queued {
-                by, max_wait_ms, ..
-            } => Self::Busy { by, max_wait_ms },
+            Why::Queued(deferred) => Self::Busy {
+                by: deferred.group.binding,
+                queue: deferred.group.queue,
+                waited_ms: stopped.waited.map_or(0, millis),
+            },
             Why::Secret(lacking @ (OpenError::Unknown { .. } | OpenError::NoKey { .. })) => {
                 Self::Conflict(lacking.to_string())
             }
+            lacking @ Why::NoAgent => Self::Conflict(lacking.to_string()),
             other => Self::Failed(other.to_string()),
         }
     }
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -5,9 +5,8 @@
 
 use std::time::Instant as Stopwatch;
 
-use brood_hooks::admission::Facts;
-use brood_hooks::{Id128, Now, Resources};
-use brood_meter::{Cause, Reading};
+use brood_hooks::Resources;
+use brood_meter::{Cause, Last, Reading, Subject};
 use brood_store::{
     Born, MachineKind, MachineRow, MachineState, ShapeRow, StoreError, TemplateRow, Write,
 };
@@ -16,20 +15,19 @@ use tokio::sync::oneshot;
 
 use super::carried::Carried;
 use super::guest::{Brood, Brought, Guest};
-use super::intent::{Begun, Intention, close, hold_rows, record};
+use super::intent::{About, Begun, Intention, close, hold_rows, record};
 use super::life::Living;
+use super::metric::{Laps, Step};
 use super::owner::{After, Tell};
 use super::secret;
-use super::usage::{Begin, reading};
+use super::usage::reading;
 use super::{
     Caller, DaughterAnswer, Engine, EngineError, ForkAnswer, Idempotency, MachineAnswer, Scope,
     now, report,
 };
 use crate::ask::{ForkSpec, Mother, MotherKind};
-use crate::fork::wall_clock_ns;
-use crate::path::{Asked, Safe, Stamps, Stopped};
+use crate::path::{Stamps, Stopped};
 use crate::secret::Given;
-use crate::{identity, node};
 
 /// What becomes of the others where a daughter is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +53,7 @@ pub struct ForkMachine {
 
 /// What daughters are made of.
 #[derive(Clone)]
-enum Source {
+pub(super) enum Source {
     Machine(Box<MachineRow>),
     Template(Box<TemplateRow>),
 }
@@ -69,6 +67,7 @@ struct Job {
     fork: ForkMachine,
     decided_us: f64,
     begun: Stopwatch,
+    laps: Laps,
 }
 
 impl Engine {
@@ -138,13 +137,18 @@ impl Engine {
     ) -> Result<ForkAnswer, EngineError> {
         let begun = Stopwatch::now();
         let _busy = self.busy(source.id());
-        let stamps = match self.decide(&caller, &source, &fork.spec).await? {
+        let word = source.word();
+        let mut laps = Laps::begin(&self, word);
+        let decided = self.decide(&caller, &source, &fork.spec, &mut laps);
+        let stamps = match decided.await? {
             Ok(stamps) => stamps,
             Err(mut stopped) => {
                 self.give_back(stopped.held.take());
-                let decisions = std::mem::take(&mut stopped.decisions);
-                self.keep_decisions(&caller, decisions).await?;
-                return Err(stopped.into());
+                self.keep_decisions(&caller, source.id(), &mut stopped)
+                    .await?;
+                let stopped = Err(stopped.into());
+                self.metrics().forked(word, &stopped);
+                return stopped;
             }
         };
         let decided_us = micros(begun);
@@ -169,6 +173,7 @@ impl Engine {
                 };
             }
         };
+        laps.done(Step::Intent);
         let job = Job {
             engine: self.clone(),
             caller,
@@ -177,8 +182,11 @@ impl Engine {
             fork,
             decided_us,
             begun: Stopwatch::now(),
+            laps,
         };
-        match job.start(stamps).await {
+        let done = job.start(stamps).await;
+        self.metrics().forked(word, &done);
+        match done {
             Ok(answer) => Ok(answer),
             Err(error) => {
                 self.give_up(intent, error.to_string()).await?;
@@ -187,54 +195,8 @@ impl Engine {
         }
     }
 
-    /// Asks every hook.
-    async fn decide(
-        &self,
-        caller: &Caller,
-        source: &Source,
-        spec: &ForkSpec,
-    ) -> Result<Result<Stamps, Box<Stopped>>, EngineError> {
-        let failed = |error: anyhow::Error| EngineError::failed(&error);
-        let id = Id128::from(identity::machine_id().map_err(failed)?);
-        let first_id = identity::machine_id().map_err(failed)?;
-        let mother = source.mother();
-        let request = spec.request(id, caller.principal.clone(), &mother)?;
-        let (live, memory_mib) = self.store().read(|read| read.living(caller.tenant()))?;
-        let facts = Facts {
-            budget_left_nanos: self.budget_left(caller.tenant(), Begin::New)?,
-            live,
-            in_use: Resources {
-                memory_mib: u32::try_from(memory_mib).unwrap_or(u32::MAX),
-                ..Resources::default()
-            },
-            ..Facts::default()
-        };
-        let place = node::here(self.inner.host.directory(), mother.shape.memory_mib, live)
-            .map_err(failed)?;
-        let asked = Asked::new(Now::from_unix_nanos(wall_clock_ns()), request, spec);
-        let panels = &self.inner.panels;
-        let reviewed = match asked.review(panels, facts).await {
-            Ok(reviewed) => reviewed,
-            Err(stopped) => return Ok(Err(stopped)),
-        };
-        let admitted = reviewed.commit(&mut self.holds());
-        let placed = match admitted {
-            Ok(admitted) => admitted.place(panels, vec![place]).await,
-            Err(stopped) => return Ok(Err(stopped)),
-        };
-        let given = self.given(source)?;
-        let safe = Safe {
-            vault: &self.vault(caller.tenant()),
-            mother: &given,
-        };
-        Ok(match placed {
-            Ok(placed) => placed.plan(panels, first_id, safe).await,
-            Err(stopped) => Err(stopped),
-        })
-    }
-
     /// What the mother was given.
-    fn given(&self, source: &Source) -> Result<Vec<Given>, EngineError> {
+    pub(super) fn given(&self, source: &Source) -> Result<Vec<Given>, EngineError> {
         let Source::Machine(row) = source else {
             return Ok(Vec::new());
         };
@@ -244,6 +206,14 @@ impl Engine {
 }
 
 impl Source {
+    /// What it is, as a label.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Machine(row) => row.born.kind.as_str(),
+            Self::Template(_) => "template",
+        }
+    }
+
     fn id(&self) -> MachineId {
         match self {
             Self::Machine(row) => row.born.id,
@@ -251,7 +221,7 @@ impl Source {
         }
     }
 
-    fn mother(&self) -> Mother {
+    pub(super) fn mother(&self) -> Mother {
         match self {
             Self::Machine(row) => {
                 let born = &row.born;
@@ -297,13 +267,14 @@ fn resources(shape: ShapeRow) -> Resources {
 
 impl Job {
     /// Has the owner of the mother, or the template, do it, and waits for the answer.
-    async fn start(self, stamps: Stamps) -> Result<ForkAnswer, EngineError> {
+    async fn start(mut self, stamps: Stamps) -> Result<ForkAnswer, EngineError> {
         let (answer, answered) = oneshot::channel();
         let engine = self.engine.clone();
         match self.source.clone() {
             Source::Machine(row) => {
                 let (lineage, id) = (row.born.lineage, row.born.id);
                 let work = Box::new(move |mother: Option<Guest>| {
+                    self.laps.done(Step::Queue);
                     let (told, after) = match mother {
                         Some(mut mother) => {
                             let forked = mother.fork(stamps);
@@ -329,7 +300,9 @@ impl Job {
             Source::Template(row) => {
                 tokio::task::spawn_blocking(move || {
                     let inner = &engine.inner;
-                    let forked = inner.templates.claim(&inner.host, &row, stamps);
+                    self.laps.done(Step::Queue);
+                    let metrics = &inner.metrics;
+                    let forked = inner.templates.claim(&inner.host, &row, stamps, metrics);
                     let (told, born) = self.finish(forked, None);
                     for (living, guest) in born {
                         engine.inner.owners.seat(living.lineage, living.id, guest);
@@ -346,7 +319,7 @@ impl Job {
 
     /// Writes down who was born, with the window of their mother that this ends, and gives out who is to be seated.
     fn finish(
-        self,
+        mut self,
         forked: Result<Brood, Box<Stopped>>,
         mother: Option<(MachineId, Reading)>,
     ) -> (Result<ForkAnswer, EngineError>, Vec<(Living, Guest)>) {
@@ -357,6 +330,7 @@ impl Job {
                 return (Err(stopped.into()), Vec::new());
             }
         };
+        self.laps.born(brood.stamping);
         let (lived, missing): (Vec<_>, Vec<_>) = brood.daughters.drain(..).partition(Result::is_ok);
         let mut lived: Vec<Brought> = lived.into_iter().flatten().collect();
         let missing: Vec<String> = missing.into_iter().filter_map(Result::err).collect();
@@ -395,22 +369,22 @@ impl Job {
         };
         let living: Vec<Living> = rows.iter().map(Living::of).collect();
         let (intent, tenant, kept) = (self.intent, self.caller.tenant().to_owned(), answer.clone());
-        let decisions = brood.decisions;
+        let (decisions, subject) = (brood.decisions, self.source.id());
         let births: Vec<_> = rows.iter().map(reading::birth).collect();
         let write = move |write: &mut Write<'_>| {
-            if let Some((id, reading)) = &mother {
-                write.count(*id, reading, Cause::Fork)?;
-            }
-            for (subject, last) in &births {
-                write.open_meter(subject, last)?;
-            }
+            count(write, mother, &births)?;
             for (row, given) in rows.iter().zip(&given) {
                 write.add_machine(row)?;
                 write.add_given(row.id, given)?;
                 let data = serde_json::json!({ "mother": row.mother, "intent": intent });
                 report(write, &tenant, "machine.born", row.id, &data)?;
             }
-            record(write, &tenant, intent, &decisions)?;
+            let about = About {
+                tenant: &tenant,
+                intent,
+                subject,
+            };
+            record(write, about, &decisions)?;
             close(write, intent, &kept)
         };
         // This thread may stand still, and whom it holds is handed out only after the commit.
@@ -418,9 +392,12 @@ impl Job {
             self.engine.give_back(brood.held.take());
             return (Err(self.named(error)), Vec::new());
         }
+        self.laps.done(Step::Commit);
+        self.laps.committed(&answer);
         if let Some(held) = brood.held {
             let alive = living.iter().map(|one| one.id);
             self.engine.holds().settle(held, alive);
+            self.engine.call_next();
         }
         for (one, guest) in living.iter().zip(&mut guests) {
             self.engine.look_after(one.clone(), guest);
@@ -487,6 +464,20 @@ impl Job {
             (error, _) => error,
         }
     }
+}
+
+/// A fork ends a window of the mother, and begins the first of each daughter.
+fn count(
+    write: &mut Write<'_>,
+    mother: Option<(MachineId, Reading)>,
+    births: &[(Subject, Last)],
+) -> Result<(), StoreError> {
+    if let Some((id, reading)) = mother {
+        write.count(id, &reading, Cause::Fork)?;
+    }
+    births
+        .iter()
+        .try_for_each(|(subject, last)| write.open_meter(subject, last))
 }
 
 fn micros(since: Stopwatch) -> f64 {

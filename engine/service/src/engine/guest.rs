@@ -3,6 +3,7 @@
 //! Invariant: whoever is in here was admitted, placed, planned, and stamped if there is an agent to stamp.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use brood_cell::protocol::{Checkpoint, Start};
 use brood_cell::{Cell, CellError, EndCause};
@@ -61,6 +62,8 @@ pub(super) struct Brood {
     pub(super) warnings: Vec<String>,
     pub(super) held: Option<Held>,
     pub(super) mother_pause_us: Option<f64>,
+    /// When they were born and their stamps began; none where there is nobody to stamp.
+    pub(super) stamping: Option<Instant>,
 }
 
 impl Guest {
@@ -75,7 +78,8 @@ impl Guest {
             }
             Self::LinuxPoint(point) => (stamps.fork_checkpoint(point)?, None),
         };
-        Ok(Brood::fledged(born.stamp(), pause))
+        let stamping = Instant::now();
+        Ok(Brood::fledged(born.stamp(), pause, stamping))
     }
 
     /// Keeps a frozen point of it.
@@ -192,7 +196,11 @@ fn hatch(mother: &mut Cell, stamps: Stamps) -> Result<Brood, Box<Stopped>> {
 }
 
 impl Brood {
-    pub(super) fn fledged(fledged: Fledged, mother_pause_us: Option<f64>) -> Self {
+    pub(super) fn fledged(
+        fledged: Fledged,
+        mother_pause_us: Option<f64>,
+        stamping: Instant,
+    ) -> Self {
         let daughters = fledged.daughters.into_iter().map(|one| match one {
             Ok((daughter, stamp)) => Ok(Brought {
                 first_instruction_us: Some(daughter.timing.first_instruction),
@@ -208,6 +216,7 @@ impl Brood {
             warnings: fledged.warnings,
             held: fledged.held,
             mother_pause_us,
+            stamping: Some(stamping),
         }
     }
 
@@ -230,6 +239,7 @@ impl Brood {
             warnings: hatched.warnings,
             held: hatched.held,
             mother_pause_us: None,
+            stamping: None,
         }
     }
 }

@@ -7,10 +7,14 @@ use brood_units::{IntentId, MachineId, Timestamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Caller, Engine, EngineError, now};
+use super::{Caller, Engine, EngineError, now, report};
 use crate::decision::Decision;
 use crate::hold::Units;
 use crate::identity;
+use crate::path::Stopped;
+
+/// How long an answer is kept for whoever repeats its request, milliseconds: a day.
+const REMEMBERED_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// A caller's own key for a request.
 #[derive(Clone, Debug)]
@@ -99,14 +103,25 @@ impl Engine {
         Ok(())
     }
 
-    /// Keeps what was said about a request that came to no intent.
+    /// Keeps what was said about a request that came to no intent, and reports that it was refused.
     pub(super) async fn keep_decisions(
         &self,
         caller: &Caller,
-        decisions: Vec<Decision>,
+        subject: MachineId,
+        stopped: &mut Stopped,
     ) -> Result<(), EngineError> {
         let (tenant, id) = (caller.tenant().to_owned(), intent_id()?);
-        let record = move |write: &mut Write<'_>| record(write, &tenant, id, &decisions);
+        let decisions = std::mem::take(&mut stopped.decisions);
+        let data = serde_json::json!({ "intent": id, "why": stopped.to_string() });
+        let record = move |write: &mut Write<'_>| {
+            let about = About {
+                tenant: &tenant,
+                intent: id,
+                subject,
+            };
+            record(write, about, &decisions)?;
+            report(write, &tenant, "fork.refused", subject, &data)
+        };
         self.store().write(record).await
     }
 }
@@ -123,24 +138,51 @@ fn begin(
     }
     write.add_intent(intent)?;
     match claimed {
-        Some(row) => Ok(write.claim(row, intent.id, intent.created)?),
+        Some(row) => {
+            forget_old(write, intent.created)?;
+            Ok(write.claim(row, intent.id, intent.created)?)
+        }
         None => Ok(None),
     }
+}
+
+/// What something was said about.
+#[derive(Clone, Copy)]
+pub(super) struct About<'a> {
+    pub(super) tenant: &'a str,
+    pub(super) intent: IntentId,
+    /// What was to be forked.
+    pub(super) subject: MachineId,
+}
+
+/// A decision as it is kept.
+#[derive(Serialize)]
+struct Kept<'a> {
+    subject: MachineId,
+    #[serde(flatten)]
+    decision: &'a Decision,
+}
+
+/// Forgets answers that nobody asks for any more.
+pub(super) fn forget_old(write: &mut Write<'_>, now: Timestamp) -> Result<(), EngineError> {
+    let before = Timestamp::from_millis(now.as_millis().saturating_sub(REMEMBERED_MS));
+    write.forget_keys(before)?;
+    Ok(())
 }
 
 /// Keeps each thing that was said.
 pub(super) fn record(
     write: &mut Write<'_>,
-    tenant: &str,
-    intent: IntentId,
+    about: About<'_>,
     decisions: &[Decision],
 ) -> Result<(), EngineError> {
+    let subject = about.subject;
     for decision in decisions {
         write.record(&DecisionRow {
-            intent,
-            tenant: tenant.to_owned(),
+            intent: about.intent,
+            tenant: about.tenant.to_owned(),
             at: now(),
-            body: to_json(decision)?,
+            body: to_json(&Kept { subject, decision })?,
         })?;
     }
     Ok(())
@@ -170,7 +212,7 @@ pub(super) fn hold_rows(units: &[Units]) -> Vec<HoldRow> {
     units.iter().map(row).collect()
 }
 
-fn known<T: DeserializeOwned>(claim: Claim) -> Result<T, EngineError> {
+pub(super) fn known<T: DeserializeOwned>(claim: Claim) -> Result<T, EngineError> {
     match claim {
         Claim::Answered(answer) => serde_json::from_str(&answer).map_err(|error| {
             EngineError::Failed(format!("the kept answer cannot be read: {error}"))
@@ -180,7 +222,7 @@ fn known<T: DeserializeOwned>(claim: Claim) -> Result<T, EngineError> {
     }
 }
 
-fn row(caller: &Caller, idempotency: &Idempotency) -> IdempotencyRow {
+pub(super) fn row(caller: &Caller, idempotency: &Idempotency) -> IdempotencyRow {
     IdempotencyRow {
         tenant: caller.tenant().to_owned(),
         route: idempotency.route.clone(),
@@ -189,12 +231,12 @@ fn row(caller: &Caller, idempotency: &Idempotency) -> IdempotencyRow {
     }
 }
 
-fn intent_id() -> Result<IntentId, EngineError> {
+pub(super) fn intent_id() -> Result<IntentId, EngineError> {
     let id = identity::machine_id().map_err(|error| EngineError::failed(&error))?;
     Ok(IntentId::from_bytes(*id.as_bytes()))
 }
 
-fn to_json<T: Serialize>(value: &T) -> Result<String, EngineError> {
+pub(super) fn to_json<T: Serialize>(value: &T) -> Result<String, EngineError> {
     serde_json::to_string(value)
         .map_err(|error| EngineError::Failed(format!("an answer cannot be written: {error}")))
 }

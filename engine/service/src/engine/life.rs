@@ -332,6 +332,7 @@ impl Engine {
         self.watch(living.clone());
         guest.outlive();
         self.kept().extend(guest.kept_as());
+        self.inner.costs.add(living.id, living.kind, guest.pid());
         if let Some(process) = guest.process() {
             let pid = guest.pid();
             self.metered().insert(living.id, Metered { pid, process });
@@ -408,10 +409,13 @@ impl Engine {
         };
         self.inner.deadlines.forget(id);
         self.metered().remove(&id);
+        self.inner.costs.remove(id);
         let was_alive = self.store().write(write).wait()?;
         if was_alive {
             // Checkpoints hold nothing, and are not known there.
             self.holds().machine_ended(id);
+            self.metrics().ended(living.kind.as_str());
+            self.call_next();
         }
         if let Some(cell) = cell {
             self.kept().remove(&cell);

@@ -3,7 +3,9 @@
 //! Invariant: looking changes nothing, and shows a tenant its own objects alone.
 
 use brood_hooks::{Bound, HookName};
-use brood_store::{DecisionRow, Life, MachineQuery, MachineRow, Page, TenantRow};
+use brood_store::{
+    DecisionEntry, DecisionQuery, DecisionRow, Life, MachineQuery, MachineRow, Page, TenantRow,
+};
 use brood_units::{IntentId, MachineId};
 use tokio::sync::watch;
 
@@ -92,6 +94,27 @@ impl Engine {
             .read(|read| read.decisions(caller.tenant(), intent))?)
     }
 
+    /// Everything that policies said of the caller's requests, behind a number or the newest, at most `limit`. An operator
+    /// looks at another tenant's or everybody's.
+    ///
+    /// # Errors
+    /// The caller may not look, or the store cannot be read.
+    pub fn decision_log(
+        &self,
+        caller: &Caller,
+        query: &DecisionQuery,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<DecisionEntry>, EngineError> {
+        caller.may(Scope::Read)?;
+        if query.tenant.as_deref() != Some(caller.tenant()) {
+            caller.may(Scope::Operator)?;
+        }
+        Ok(self
+            .store()
+            .read(|read| read.decision_log(query, after, limit))?)
+    }
+
     /// All tenants, oldest first. An operator looks.
     ///
     /// # Errors
@@ -114,6 +137,10 @@ impl Engine {
     /// The caller may not.
     pub fn policies(&self, caller: &Caller) -> Result<Vec<(HookName, Bound)>, EngineError> {
         caller.may(Scope::Operator)?;
+        Ok(self.bound())
+    }
+
+    pub(super) fn bound(&self) -> Vec<(HookName, Bound)> {
         let panels = &self.inner.panels;
         let all = [
             (HookName::Admission, panels.admission.bound()),
@@ -124,7 +151,7 @@ impl Engine {
         let each = all
             .into_iter()
             .flat_map(|(hook, bound)| bound.into_iter().map(move |bound| (hook, bound)));
-        Ok(each.collect())
+        each.collect()
     }
 
     fn row(&self, caller: &Caller, id: MachineId) -> Result<MachineRow, EngineError> {

@@ -13,6 +13,7 @@ mod caller;
 mod carried;
 mod create;
 mod deadline;
+mod decide;
 mod error;
 pub mod exec;
 mod file;
@@ -21,6 +22,8 @@ mod guest;
 mod intent;
 mod life;
 mod look;
+mod metric;
+mod once;
 mod owner;
 mod rotate;
 mod secret;
@@ -38,11 +41,14 @@ use brood_units::{MachineId, Timestamp};
 use crate::fork::wall_clock_ns;
 use crate::hold::{Held, Holds};
 use crate::host::Host;
+use crate::line::Line;
+use crate::node::Gauge;
 use crate::path::Panels;
 use crate::secret::SecretKey;
 
 pub use brood_store::{
-    EventRow, MachineKind, MachineQuery, Page, StoreError, TemplateRow, Visibility,
+    DecisionEntry, DecisionQuery, EventRow, MachineKind, MachineQuery, Page, StoreError,
+    TemplateRow, Visibility,
 };
 
 pub use answer::{
@@ -56,11 +62,13 @@ pub use fork::{ForkMachine, OnError};
 pub use guest::GuestKind;
 pub use intent::Idempotency;
 pub use life::Change;
+pub use metric::TenantLabels;
 pub use secret::SecretAnswer;
 pub use stats::StatsAnswer;
 pub use usage::UsageOptions;
 
 use deadline::Deadlines;
+use metric::{Costs, Metrics};
 use owner::Owners;
 use template::Templates;
 
@@ -77,6 +85,8 @@ struct Inner {
     owners: Owners,
     templates: Templates,
     holds: Mutex<Holds>,
+    gauge: Gauge,
+    line: Arc<Line>,
     secret_key: OnceLock<SecretKey>,
     deadlines: Deadlines,
     /// Whose usage is read.
@@ -86,6 +96,8 @@ struct Inner {
     rating: tokio::sync::Mutex<()>,
     /// Under which ids a supervisor keeps the cells of machines.
     kept: Mutex<HashSet<MachineId>>,
+    metrics: Metrics,
+    costs: Costs,
 }
 
 impl Engine {
@@ -116,12 +128,16 @@ impl Engine {
                 owners: Owners::default(),
                 templates: Templates::default(),
                 holds: Mutex::default(),
+                gauge: Gauge::default(),
+                line: Arc::default(),
                 secret_key: OnceLock::new(),
                 deadlines: Deadlines::default(),
                 metered: Mutex::default(),
                 usage,
                 rating: tokio::sync::Mutex::default(),
                 kept: Mutex::default(),
+                metrics: Metrics::default(),
+                costs: Costs::default(),
             }),
         };
         engine.take_up().await?;
@@ -153,6 +169,7 @@ impl Engine {
             let all = held.daughters();
             // Nothing is left of a claim that ends whole.
             drop(self.holds().end(held, all));
+            self.call_next();
         }
     }
 

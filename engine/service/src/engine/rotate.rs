@@ -8,7 +8,8 @@ use brood_units::KeyId;
 use sha2::{Digest, Sha256};
 
 use super::caller::{Token, key_id};
-use super::{Caller, Engine, EngineError, KeyAnswer, Scope, now};
+use super::once::Deed;
+use super::{Caller, Engine, EngineError, Idempotency, KeyAnswer, Scope, now};
 
 impl Engine {
     /// Makes a key like another one, which stays good for `grace_ms` or ends at once. Where the old one was made for a
@@ -21,12 +22,13 @@ impl Engine {
         caller: &Caller,
         id: KeyId,
         grace_ms: Option<u64>,
+        idempotency: Option<Idempotency>,
     ) -> Result<(KeyAnswer, Token), EngineError> {
         caller.may(Scope::Keys)?;
-        let (caller, token, new_id) = (caller.clone(), Token::draw()?, key_id()?);
+        let (rotator, token, new_id) = (caller.clone(), Token::draw()?, key_id()?);
         let hash = Sha256::digest(token.reveal()).into();
         let rotate = move |write: &mut Write<'_>| -> Result<KeyAnswer, EngineError> {
-            let tenant = caller.tenant();
+            let tenant = rotator.tenant();
             let found = write.keys(tenant)?.into_iter().find(|key| key.id == id);
             let old = found.ok_or_else(|| EngineError::NotFound {
                 what: "key",
@@ -38,7 +40,7 @@ impl Engine {
                 return Err(EngineError::Conflict(words));
             }
             for scope in &old.scopes {
-                caller.may(scope.parse()?)?;
+                rotator.may(scope.parse()?)?;
             }
             match grace_ms.map(|grace| now.after(grace)) {
                 None => write.revoke_key(tenant, id, now)?,
@@ -59,7 +61,11 @@ impl Engine {
             write.add_key(&new)?;
             Ok(KeyAnswer::from(new))
         };
-        let answer = self.store().write(rotate).await?;
-        Ok((answer, token))
+        let deed = Deed {
+            operation: "rotate-key",
+            subject: *id.as_bytes(),
+            idempotency,
+        };
+        self.key_once(caller, deed, token, rotate).await
     }
 }

@@ -73,7 +73,7 @@ impl Engine {
         Ok(())
     }
 
-    fn secret_key(&self) -> Result<&SecretKey, EngineError> {
+    pub(super) fn secret_key(&self) -> Result<&SecretKey, EngineError> {
         self.inner.secret_key.get().ok_or_else(|| {
             let words = "this engine keeps no secrets: it was started without a key for them";
             EngineError::Conflict(words.to_owned())

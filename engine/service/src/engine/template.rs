@@ -11,7 +11,8 @@
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use brood_cell::protocol::{DiskSpec, GuestSpec, MachineSpec};
 use brood_cell::{Cell, CellError, WarmParts};
@@ -19,6 +20,7 @@ use brood_store::TemplateRow;
 use brood_units::MachineId;
 
 use super::guest::{Brood, GuestKind};
+use super::metric::Metrics;
 use crate::fork::{Template, Warm};
 use crate::host::Host;
 use crate::machine::{Machine, Size};
@@ -27,12 +29,49 @@ use crate::path::{Stamps, Stopped};
 /// Blank disk of a bare guest, MiB.
 const BARE_DISK_MIB: u64 = 64;
 /// Warm daughters that wait in each pool.
-const POOL: usize = 4;
+pub(super) const POOL: usize = 4;
 
 /// All templates that were used since the engine started.
 #[derive(Default)]
 pub(super) struct Templates {
-    known: Mutex<HashMap<MachineId, Arc<Mutex<Option<Sealed>>>>>,
+    known: Mutex<HashMap<MachineId, Arc<Place>>>,
+}
+
+/// Where a template is, or will be.
+#[derive(Default)]
+struct Place {
+    sealed: Mutex<Option<Sealed>>,
+    /// Its process and those of who is warm, as they were when it was last let go of. A leaf lock.
+    seen: Mutex<(Option<u32>, Vec<u32>)>,
+}
+
+/// The template, held; what was done with it is seen once it is let go of.
+struct Occupied<'a> {
+    place: &'a Place,
+    sealed: MutexGuard<'a, Option<Sealed>>,
+}
+
+impl Place {
+    fn hold(&self) -> Occupied<'_> {
+        Occupied {
+            place: self,
+            sealed: self.sealed.lock().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+}
+
+impl Drop for Occupied<'_> {
+    fn drop(&mut self) {
+        let now = self.sealed.as_ref().map(Sealed::cells);
+        let mut seen = self
+            .place
+            .seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *seen = now.map_or((None, Vec::new()), |(template, warm)| {
+            (Some(template), warm)
+        });
+    }
 }
 
 /// A template, sealed, with its pool.
@@ -45,7 +84,7 @@ enum Sealed {
         parts: WarmParts,
         pool: Vec<Cell>,
         /// Whose memory it is.
-        _origin: Cell,
+        origin: Cell,
     },
 }
 
@@ -56,15 +95,16 @@ impl Templates {
         host: &Host,
         row: &TemplateRow,
         stamps: Stamps,
+        metrics: &Metrics,
     ) -> Result<Brood, Box<Stopped>> {
         let place = self.place(row.id);
-        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-        let sealed = match place.take() {
+        let mut place = place.hold();
+        let sealed = match place.sealed.take() {
             Some(sealed) => Ok(sealed),
             None => Sealed::make(host, row),
         };
         match sealed {
-            Ok(sealed) => place.insert(sealed).claim(host, stamps),
+            Ok(sealed) => place.sealed.insert(sealed).claim(host, stamps, metrics),
             Err(error) => Err(stamps.fail(error)),
         }
     }
@@ -72,8 +112,8 @@ impl Templates {
     /// Fills the pool up again; failures show when the next daughter is wanted.
     pub(super) fn refill(&self, host: &Host, id: MachineId) {
         let place = self.place(id);
-        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sealed) = place.as_mut() {
+        let mut place = place.hold();
+        if let Some(sealed) = place.sealed.as_mut() {
             sealed.fill(host, POOL).ok();
         }
     }
@@ -94,16 +134,27 @@ impl Templates {
         places.into_values().for_each(|place| empty(&place));
     }
 
-    fn place(&self, id: MachineId) -> Arc<Mutex<Option<Sealed>>> {
+    /// The processes of all templates, and of all who are warm. One that is being made or claimed is seen as it was before.
+    pub(super) fn cells(&self) -> (Vec<u32>, Vec<u32>) {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut templates, mut warm) = (Vec::new(), Vec::new());
+        for place in known.values() {
+            let seen = place.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            templates.extend(seen.0);
+            warm.extend(&seen.1);
+        }
+        (templates, warm)
+    }
+
+    fn place(&self, id: MachineId) -> Arc<Place> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(known.entry(id).or_default())
     }
 }
 
 /// Ends the cells of a template; whoever fills its pool is waited for and finds it gone.
-fn empty(place: &Mutex<Option<Sealed>>) {
-    let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-    drop(place.take());
+fn empty(place: &Place) {
+    drop(place.hold().sealed.take());
 }
 
 impl Sealed {
@@ -133,7 +184,7 @@ impl Sealed {
                 Ok(Self::Bare {
                     parts: cell.template()?,
                     pool: Vec::new(),
-                    _origin: cell,
+                    origin: cell,
                 })
             }
             None => Err(anyhow::anyhow!(
@@ -144,8 +195,26 @@ impl Sealed {
         }
     }
 
-    fn claim(&mut self, host: &Host, stamps: Stamps) -> Result<Brood, Box<Stopped>> {
+    /// The template's process, and those of who is warm.
+    fn cells(&self) -> (u32, Vec<u32>) {
+        match self {
+            Self::Linux { template, pool } => {
+                (template.pid(), pool.iter().map(Warm::pid).collect())
+            }
+            Self::Bare { origin, pool, .. } => (origin.pid(), pool.iter().map(Cell::pid).collect()),
+        }
+    }
+
+    fn claim(
+        &mut self,
+        host: &Host,
+        stamps: Stamps,
+        metrics: &Metrics,
+    ) -> Result<Brood, Box<Stopped>> {
         let wanted = stamps.stamps().len();
+        let waiting = self.cells().1.len().min(wanted);
+        metrics.claimed("pool", waiting);
+        metrics.claimed("loaded", wanted - waiting);
         if let Self::Linux { pool, .. } = self
             && pool.len() < wanted
             && let Err(error) = self.fill(host, wanted)
@@ -153,7 +222,11 @@ impl Sealed {
             return Err(stamps.fail(error));
         }
         match self {
-            Self::Linux { pool, .. } => Ok(Brood::fledged(stamps.claim(pool)?.stamp(), None)),
+            Self::Linux { pool, .. } => {
+                let born = stamps.claim(pool)?;
+                let stamping = Instant::now();
+                Ok(Brood::fledged(born.stamp(), None, stamping))
+            }
             Self::Bare { parts, pool, .. } => {
                 let warm = || pool.pop().map_or_else(|| load(host, parts), Ok);
                 Ok(Brood::hatched(stamps.claim_bare(warm)?))

@@ -285,6 +285,11 @@ pub struct Warm {
 }
 
 impl Warm {
+    /// Her process.
+    pub fn pid(&self) -> u32 {
+        self.unstamped.pid()
+    }
+
     /// Claims her with one message: from here on she runs towards her stamp.
     ///
     /// # Errors

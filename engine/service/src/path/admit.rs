@@ -2,14 +2,17 @@
 //!
 //! Invariant: hearing and committing are two steps, so that whoever keeps the holds is not kept waiting by a policy.
 
+use std::time::Duration;
+
 use brood_hooks::admission::{
-    Admitted as Joined, Decision as Verdict, Facts, Item, WhenFull, decide,
+    Admitted as Joined, Decision as Verdict, Facts, HeldBy, Item, WhenFull, decide,
 };
 use brood_hooks::{Admission, Hook, HookName};
 
 use super::{Asked, Course, Panels, Stopped, Why};
-use crate::decision::decisions;
-use crate::hold::{Full, Holds};
+use crate::decision::{Decision, Standing, decisions};
+use crate::hold::{Full, Held, Holds};
+use crate::line::{Deferred, Line, Place};
 
 /// A request that policies admit, within what they grant.
 #[derive(Debug)]
@@ -38,6 +41,7 @@ impl Asked {
             env,
             files,
             secrets,
+            give,
         } = self;
         let items = vec![Item {
             request: request.clone(),
@@ -45,13 +49,15 @@ impl Asked {
         }];
         let panel = panels.admission.as_ref();
         let said = panel.hear(now, items.clone()).await;
+        let decisions = decisions::<Admission>(panel, &request.who.tenant, &said);
         let mut course = Course {
             now,
             request,
             env,
             files,
             secrets,
-            decisions: decisions::<Admission>(panel, &said),
+            give,
+            decisions,
             warnings: Vec::new(),
             held: None,
         };
@@ -74,7 +80,8 @@ impl Asked {
                 warnings,
             }) => {
                 course.warnings.extend(warnings);
-                Err(course.stopped(queued(by, deferral)))
+                let deferred = Deferred::new(by, deferral, None);
+                Err(course.stopped(Why::Queued(Box::new(deferred))))
             }
             None => {
                 let denial = brood_hooks::Denial {
@@ -90,6 +97,21 @@ impl Asked {
 }
 
 impl Reviewed {
+    /// Goes on if nobody who waits for the same room is before it. `place` is its own, if it stands in line.
+    ///
+    /// # Errors
+    /// Somebody is: it has to wait, though there may be room.
+    pub fn in_turn(self, line: &Line, place: Option<&Place>) -> Result<Self, Box<Stopped>> {
+        let Self { course, granted } = self;
+        match behind(&granted, line, place) {
+            None => Ok(Self { course, granted }),
+            Some(deferred) => {
+                let least = course.request.min_count;
+                Err(course.stopped(waiting(deferred, granted.holds, least)))
+            }
+        }
+    }
+
     /// Holds what was granted, for as many daughters as fit, in one step.
     ///
     /// # Errors
@@ -118,25 +140,76 @@ impl Reviewed {
                 course.held = Some(held);
                 Ok(Admitted { course })
             }
-            Err(full) => Err(course.stopped(no_room(*full))),
+            Err(full) => {
+                let least = course.request.min_count;
+                let (binding, plugin) = (full.binding.clone(), full.plugin.clone());
+                let lacking = full.to_string();
+                let why = no_room(*full, granted.holds, least);
+                // Who waits is decided on again; what was said is as true as it was.
+                if matches!(why, Why::Denied { .. }) {
+                    course.decisions.push(Decision {
+                        hook: Admission::NAME,
+                        binding,
+                        plugin,
+                        verdict: format!("{why}: {lacking}"),
+                        standing: Standing::Enforced,
+                        denies: true,
+                        instead_of: None,
+                        took_us: None,
+                        fuel: None,
+                    });
+                }
+                Err(course.stopped(why))
+            }
         }
     }
 }
 
-/// In the policy's own words.
-fn no_room(full: Full) -> Why {
-    let by = full.binding;
-    match full.when_full {
-        WhenFull::Deny(denial) => Why::Denied { by, denial },
-        WhenFull::Queue(deferral) => queued(by, deferral),
+impl Admitted {
+    /// It stood in line for so long, and these were the first words about it.
+    pub fn after(mut self, mut first: Vec<Decision>, waited: Duration) -> Self {
+        let words = format!("it waited {} ms for room", waited.as_millis());
+        self.course.warnings.push(words);
+        first.append(&mut self.course.decisions);
+        self.course.decisions = first;
+        self
+    }
+
+    /// Goes no further: units to give back.
+    pub fn give_up(self) -> Option<Held> {
+        self.course.held
     }
 }
 
-fn queued(by: String, deferral: brood_hooks::admission::Deferral) -> Why {
-    Why::Queued {
-        by,
-        queue: deferral.queue,
-        priority: deferral.priority,
-        max_wait_ms: deferral.max_wait_ms,
+/// What a request waits for because somebody else does already.
+fn behind(granted: &Joined, line: &Line, place: Option<&Place>) -> Option<Deferred> {
+    granted.holds.iter().find_map(|held| {
+        let WhenFull::Queue(deferral) = &held.when_full else {
+            return None;
+        };
+        let key = held.hold.key.clone();
+        let deferred = Deferred::new(held.binding.clone(), deferral.clone(), Some(key));
+        line.is_behind(&deferred.group, deferred.priority, place)
+            .then_some(deferred)
+    })
+}
+
+fn waiting(deferred: Deferred, holds: Vec<HeldBy>, least: u32) -> Why {
+    Why::Queued(Box::new(Deferred {
+        holds,
+        least,
+        ..deferred
+    }))
+}
+
+/// In the policy's own words.
+fn no_room(full: Full, holds: Vec<HeldBy>, least: u32) -> Why {
+    let by = full.binding;
+    match full.when_full {
+        WhenFull::Deny(denial) => Why::Denied { by, denial },
+        WhenFull::Queue(deferral) => {
+            let deferred = Deferred::new(by, deferral, Some(full.counter));
+            waiting(deferred, holds, least)
+        }
     }
 }

@@ -70,9 +70,7 @@ impl Stamps {
             !identity.env.is_empty() || !identity.files.is_empty() || !stamp.secrets.is_empty()
         };
         if self.stamps.iter().any(carries) {
-            let why = "a bare guest has no agent that could set variables, write files or take secrets: leave `env` and `files` \
-                       out, have no policy give secrets, or use a template with a Linux guest";
-            return Err(self.course.stopped(Why::Fork(anyhow::anyhow!(why))));
+            return Err(self.course.stopped(Why::NoAgent));
         }
         Ok(self)
     }

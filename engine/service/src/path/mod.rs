@@ -18,13 +18,15 @@ mod plan;
 mod secret;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use brood_agent_proto::fork::StampFile;
 use brood_hooks::{Admission, Billing, Denial, ForkRequest, Mutation, Now, Panel, Placement};
 
-use crate::ask::{ForkSpec, Secrets};
+use crate::ask::{ForkSpec, Secret, Secrets};
 use crate::decision::Decision;
 use crate::hold::Held;
+use crate::line::Deferred;
 use crate::secret::OpenError;
 
 pub use act::{Born, Fledged, Pause};
@@ -54,6 +56,7 @@ pub struct Asked {
     env: BTreeMap<String, String>,
     files: Vec<StampFile>,
     secrets: Secrets,
+    give: Vec<Secret>,
 }
 
 impl Asked {
@@ -65,6 +68,7 @@ impl Asked {
             env: spec.env.clone(),
             files: spec.files.clone(),
             secrets: spec.secrets,
+            give: spec.give.clone(),
         }
     }
 }
@@ -81,6 +85,8 @@ pub struct Stopped {
     pub warnings: Vec<String>,
     /// Units that were held for it.
     pub held: Option<Held>,
+    /// How long it stood in line before.
+    pub waited: Option<Duration>,
 }
 
 /// Why a request goes no further.
@@ -95,17 +101,8 @@ pub enum Why {
         denial: Denial,
     },
     /// A policy says not now.
-    #[error("{by} has it wait in {queue} for {max_wait_ms} ms at most")]
-    Queued {
-        /// The binding.
-        by: String,
-        /// Where.
-        queue: String,
-        /// Higher goes first.
-        priority: i32,
-        /// Longest wait, milliseconds.
-        max_wait_ms: u32,
-    },
+    #[error("{} has it wait in {} for {} ms at most", .0.group.binding, .0.group.queue, .0.max_wait_ms)]
+    Queued(Box<Deferred>),
     /// There is no place.
     #[error("{0}")]
     Placement(#[from] brood_hooks::placement::PlacementError),
@@ -123,6 +120,11 @@ pub enum Why {
     /// A secret that daughters are to get cannot be had.
     #[error("{0}")]
     Secret(#[from] OpenError),
+    /// The guest has no agent that could do what the plan asks.
+    #[error(
+        "a bare guest has no agent that could set variables, write files or take secrets: leave `env` and `files` out, have no policy give secrets, or use a template with a Linux guest"
+    )]
+    NoAgent,
     /// The fork failed.
     #[error("{0:#}")]
     Fork(anyhow::Error),
@@ -136,6 +138,7 @@ struct Course {
     env: BTreeMap<String, String>,
     files: Vec<StampFile>,
     secrets: Secrets,
+    give: Vec<Secret>,
     decisions: Vec<Decision>,
     warnings: Vec<String>,
     held: Option<Held>,
@@ -148,6 +151,7 @@ impl Course {
             decisions: self.decisions,
             warnings: self.warnings,
             held: self.held,
+            waited: None,
         })
     }
 }

@@ -8,6 +8,7 @@ use brood_hooks::{Labels, Placement, Span};
 
 use super::{Admitted, Course, Panels, Stopped};
 use crate::decision::decisions;
+use crate::hold::Held;
 
 /// One place that the engine offers.
 #[derive(Clone, Debug)]
@@ -28,6 +29,18 @@ pub struct Placed {
     pub(super) runs: Vec<brood_hooks::mutation::PlacedRun>,
 }
 
+impl Placed {
+    /// How many have a place.
+    pub fn daughters(&self) -> u32 {
+        self.course.request.count
+    }
+
+    /// Goes no further: units to give back.
+    pub fn give_up(self) -> Option<Held> {
+        self.course.held
+    }
+}
+
 impl Admitted {
     /// Asks every placement policy, in one call each. A live fork and a checkpoint have one node: the mother's.
     ///
@@ -39,9 +52,11 @@ impl Admitted {
         let room: Vec<u32> = nodes.iter().map(|node| node.room).collect();
         let panel = panels.placement.as_ref();
         let said = panel.hear(course.now, question.clone()).await;
-        course
-            .decisions
-            .extend(decisions::<Placement>(panel, &said));
+        course.decisions.extend(decisions::<Placement>(
+            panel,
+            &course.request.who.tenant,
+            &said,
+        ));
         let placed = match rank(&question, &said) {
             Ok(ranks) => fit(&mut course, &mut question, &ranks, &room),
             Err(error) => Err(Box::new(error)),

@@ -75,7 +75,8 @@ impl Placed {
         };
         let panel = panels.mutation.as_ref();
         let said = panel.hear(course.now, brief.clone()).await;
-        course.decisions.extend(decisions::<Mutation>(panel, &said));
+        let decisions = decisions::<Mutation>(panel, &course.request.who.tenant, &said);
+        course.decisions.extend(decisions);
         let planned = match combine(&brief, &said) {
             Ok(planned) => planned,
             Err(error) => return Err(course.stopped(error)),
@@ -144,7 +145,13 @@ fn stamps(
             .of(&daughter)
             .unwrap_or_else(|| Ok(DaughterPlan::default()))
             .map_err(|malformed| flaw(malformed.to_string()))?;
-        let secrets = plan.secrets.clone();
+        let mut secrets = plan.secrets.clone();
+        // As with variables and files: policy wins over the caller.
+        for asked in &course.give {
+            if secrets.iter().all(|planned| planned.target != asked.target) {
+                secrets.push(asked.clone());
+            }
+        }
         let mut stamp = stamp(course, &daughter, plan).map_err(flaw)?;
         let identity = &stamp.identity;
         let resolved = resolver.resolve(&secrets, |target| is_taken(identity, target));

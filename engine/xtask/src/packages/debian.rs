@@ -77,6 +77,42 @@ const PACKAGES: &[Package] = &[
         "reads the unit file that ships",
     ),
     package(
+        &["python3-prometheus-client"],
+        Need::Look,
+        Probe::File(&["/usr/lib/python3/dist-packages/prometheus_client/__init__.py"]),
+        "reads what the engine measures",
+    ),
+    package(
+        &["python3-selenium"],
+        Need::Look,
+        Probe::File(&["/usr/lib/python3/dist-packages/selenium/__init__.py"]),
+        "looks at the page of the engine",
+    ),
+    package(
+        &["chromium"],
+        Need::Look,
+        Probe::Program("chromium"),
+        "shows the page of the engine",
+    ),
+    package(
+        &["chromium-driver"],
+        Need::Look,
+        Probe::Program("chromedriver"),
+        "steers the browser",
+    ),
+    package(
+        &["fonts-dejavu-core"],
+        Need::Look,
+        Probe::File(&["/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"]),
+        "letters for the browser",
+    ),
+    package(
+        &["mypy"],
+        Need::Look,
+        Probe::File(&["/usr/lib/python3/dist-packages/mypy/__init__.py"]),
+        "checks the types of the Python client",
+    ),
+    package(
         &["kmod"],
         Need::Guest,
         Probe::Program("depmod"),

@@ -5,6 +5,7 @@
 
 mod debian;
 mod guest;
+mod python;
 mod tool;
 
 use std::fs;
@@ -19,6 +20,7 @@ use crate::place::Place;
 use crate::process::say;
 pub(crate) use debian::busybox;
 pub(crate) use guest::GuestKernel;
+pub(crate) use python::{Environment, schemathesis};
 pub(crate) use tool::CargoTool;
 
 /// A purpose that packages serve.
@@ -26,6 +28,8 @@ pub(crate) use tool::CargoTool;
 pub(crate) enum Need {
     /// Compiling and linking, statically, and checks that need no guest.
     Build,
+    /// Looking at the engine from outside: a browser, Python and what tests read with it.
+    Look,
     /// A stock guest kernel with its modules, and what guest images are made of.
     Guest,
     /// The lab; on a host whose KVM runs Linux this is never needed.
@@ -55,9 +59,9 @@ pub(crate) struct LabTools {
 pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
     let lab = options.lab || kvm() == Kvm::NeedsLab;
     let needs: &[Need] = if lab {
-        &[Need::Build, Need::Guest, Need::Lab]
+        &[Need::Build, Need::Look, Need::Guest, Need::Lab]
     } else {
-        &[Need::Build, Need::Guest]
+        &[Need::Build, Need::Look, Need::Guest]
     };
     ensure(place, needs)?;
     let guest = guest_kernel(place)?;

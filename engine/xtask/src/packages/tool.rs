@@ -9,10 +9,11 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::{debian, fill_once, install};
+use super::python::Environment;
+use super::{fill_once, install};
 use crate::place::Place;
 
-const VIRTME_NG: &str = "1.42";
+const VIRTME_NG: &str = "virtme-ng==1.42";
 
 /// A program of crates.io.
 #[derive(Clone, Copy)]
@@ -86,38 +87,20 @@ impl CargoTool {
 
 /// The directory of virtme-ng's programs.
 pub(super) fn virtme_ng_programs(place: &Place) -> PathBuf {
-    environment(place).join("bin")
+    virtme_ng(place).programs()
 }
 
 pub(super) fn has_virtme_ng(place: &Place) -> bool {
-    stamp(place).is_file()
+    virtme_ng(place).is_there()
 }
 
-/// Installs virtme-ng into a virtual environment. Such an environment cannot be moved, so a stamp says it is complete.
 pub(super) fn ensure_virtme_ng(place: &Place) -> Result<()> {
-    if has_virtme_ng(place) {
-        return Ok(());
+    virtme_ng(place).ensure(place)
+}
+
+fn virtme_ng(place: &Place) -> Environment<'static> {
+    Environment {
+        directory: place.cache.join(VIRTME_NG),
+        wanted: VIRTME_NG,
     }
-    let python = debian::python(place).context("no python that makes virtual environments")?;
-    let environment = environment(place);
-    fs::create_dir_all(&place.cache)
-        .with_context(|| format!("making {}", place.cache.display()))?;
-    let make = ["-m", "venv", "--clear"];
-    install(
-        "a virtual environment for virtme-ng",
-        Command::new(python).args(make).arg(&environment),
-    )?;
-    let fetch = ["install", "--quiet", "--disable-pip-version-check"];
-    let mut pip = Command::new(environment.join("bin/pip"));
-    let wanted = format!("virtme-ng=={VIRTME_NG}");
-    install(&format!("installing {wanted}"), pip.args(fetch).arg(wanted))?;
-    fs::write(stamp(place), "").with_context(|| format!("writing {}", stamp(place).display()))
-}
-
-fn environment(place: &Place) -> PathBuf {
-    place.cache.join(format!("virtme-ng-{VIRTME_NG}"))
-}
-
-fn stamp(place: &Place) -> PathBuf {
-    environment(place).join("complete")
 }

@@ -113,7 +113,8 @@ impl Engine {
         if rows.is_empty() {
             return Ok(());
         }
-        let write = move |write: &mut Write<'_>| -> Result<(), EngineError> {
+        let write = move |write: &mut Write<'_>| -> Result<u32, EngineError> {
+            let mut ended = 0;
             for row in rows {
                 if !write.put_exec(&row)? || row.state == ExecState::Running {
                     continue;
@@ -125,10 +126,13 @@ impl Engine {
                     "signal": row.signal,
                 });
                 report(write, &row.tenant, "exec.ended", row.machine, &data)?;
+                ended += 1;
             }
-            Ok(())
+            Ok(ended)
         };
-        self.store().write(write).await
+        let ended = self.store().write(write).await?;
+        (0..ended).for_each(|_| self.metrics().exec("ended"));
+        Ok(())
     }
 }
 

@@ -172,7 +172,9 @@ impl Engine {
             let data = serde_json::json!({ "exec": row.exec });
             report(write, &row.tenant, "exec.started", row.machine, &data)
         };
-        self.store().write(write).await
+        self.store().write(write).await?;
+        self.metrics().exec("started");
+        Ok(())
     }
 
     /// Waits for a program's end, and writes it down. If the conversation is lost before, the end is found by whoever

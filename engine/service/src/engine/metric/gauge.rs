@@ -1,0 +1,191 @@
+//! What is looked at with each scrape: who lives, and what they cost.
+//!
+//! Invariant: looking changes nothing. Where the database cannot be read its figures are missing, not zero, and
+//! `brood_scrape_errors` says so.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use brood_store::Census;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::registry::Unit;
+
+use super::page::{About, Page, about};
+use super::{Engine, TenantLabels, hook};
+
+const NONE: [(&str, &str); 0] = [];
+
+/// The collector.
+pub(super) struct Gauges {
+    pub(super) engine: Engine,
+    pub(super) tenants: TenantLabels,
+}
+
+impl fmt::Debug for Gauges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gauges").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Gauges {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page::new(encoder);
+        let inner = &self.engine.inner;
+        let census = inner.store.read(|read| read.census());
+        let errors = f64::from(u8::from(census.is_err()));
+        page.gauge(
+            about(
+                "scrape_errors",
+                "1 where this scrape could not read the database",
+            ),
+            [(NONE, errors)],
+        )?;
+        if let Ok(census) = &census {
+            self.machines(&mut page, census)?;
+        }
+        self.memory(&mut page)?;
+        let waiting = inner.line.all_waiting() as f64;
+        page.gauge(
+            about(
+                "forks_waiting",
+                "Requests to fork that stand in line until there is room, as a policy has it",
+            ),
+            [(NONE, waiting)],
+        )?;
+        hook::write(&self.engine.bound(), &mut page)?;
+        let events = u64::try_from(*inner.store.last_event().borrow()).unwrap_or(0);
+        page.counter(
+            about(
+                "events",
+                "Events that were reported since the database was made",
+            ),
+            [(NONE, events)],
+        )?;
+        let bytes = inner.store.file_bytes() as f64;
+        let size = About {
+            unit: Some(Unit::Bytes),
+            ..about("store_file", "Size of the database and of its log")
+        };
+        page.gauge(size, [(NONE, bytes)])
+    }
+}
+
+impl Gauges {
+    fn machines(&self, page: &mut Page<'_>, census: &[Census]) -> fmt::Result {
+        let (mut counts, mut of_tenant) = (BTreeMap::new(), BTreeMap::new());
+        for (kind, state) in [
+            ("machine", "running"),
+            ("machine", "paused"),
+            ("checkpoint", "frozen"),
+        ] {
+            counts.insert((kind, state), 0.0);
+        }
+        let (mut memory, mut vcpus) = (0.0, 0.0);
+        for row in census {
+            let count = row.count as f64;
+            *counts.entry((&row.kind, &row.state)).or_default() += count;
+            *of_tenant.entry(row.tenant.as_str()).or_insert(0.0) += count;
+            if row.kind == "machine" {
+                memory += row.memory_mib as f64 * f64::from(1 << 20);
+                vcpus += row.vcpu_milli as f64 / 1000.0;
+            }
+        }
+        let counts = counts
+            .into_iter()
+            .map(|((kind, state), count)| ([("kind", kind), ("state", state)], count));
+        page.gauge(
+            about("machines", "Machines and checkpoints that are alive"),
+            counts,
+        )?;
+        let given = About {
+            unit: Some(Unit::Bytes),
+            ..about(
+                "machines_memory_given",
+                "Guest memory that machines may use together",
+            )
+        };
+        page.gauge(given, [(NONE, memory)])?;
+        page.gauge(
+            about("machines_vcpus_given", "vCPUs that machines have together"),
+            [(NONE, vcpus)],
+        )?;
+        if self.tenants == TenantLabels::Together {
+            return Ok(());
+        }
+        let each = of_tenant
+            .into_iter()
+            .map(|(tenant, count)| ([("tenant", tenant)], count));
+        page.gauge(
+            about(
+                "tenant_machines",
+                "Machines and checkpoints of a tenant that are alive",
+            ),
+            each,
+        )
+    }
+
+    fn memory(&self, page: &mut Page<'_>) -> fmt::Result {
+        let inner = &self.engine.inner;
+        let (templates, warm) = inner.templates.cells();
+        let sealed = templates.len() as f64;
+        page.gauge(
+            about(
+                "templates_sealed",
+                "Templates that are booted and sealed, ready to be claimed",
+            ),
+            [(NONE, sealed)],
+        )?;
+        page.gauge(
+            about(
+                "warm_pool_machines",
+                "Warm daughters that wait to be claimed",
+            ),
+            [(NONE, warm.len() as f64)],
+        )?;
+        page.gauge(
+            about(
+                "warm_pool_wanted_machines",
+                "Warm daughters that pools are filled up to",
+            ),
+            [(NONE, sealed * super::super::template::POOL as f64)],
+        )?;
+        let sums = inner.costs.sums(&templates, &warm);
+        let cells = sums
+            .iter()
+            .map(|(kind, sum)| ([("kind", *kind)], sum.cells as f64));
+        page.gauge(
+            about(
+                "cells",
+                "Processes of microVMs, frozen points, templates and warm daughters, whose memory is counted",
+            ),
+            cells,
+        )?;
+        let bytes = |kib: u64| kib as f64 * 1024.0;
+        let private = sums
+            .iter()
+            .map(|(kind, sum)| ([("kind", *kind)], bytes(sum.private_kib)));
+        let memory = |name, help| About {
+            unit: Some(Unit::Bytes),
+            ..about(name, help)
+        };
+        page.gauge(
+            memory(
+                "memory_private",
+                "Host memory that cells have alone: what would be free if they ended",
+            ),
+            private,
+        )?;
+        let shared = sums.iter().map(|(kind, sum)| {
+            let shared = sum.pss_kib.saturating_sub(sum.private_kib);
+            ([("kind", *kind)], bytes(shared))
+        });
+        page.gauge(
+            memory(
+                "memory_shared",
+                "Host memory that cells have in common, each page counted once over all that share it",
+            ),
+            shared,
+        )
+    }
+}
