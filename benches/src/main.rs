@@ -1,4 +1,4 @@
-//! Benches of the fork path, of the hooks and of the service. Every one prints rows of percentiles and, with `--json`, one object as its last line.
+//! Benches of the fork path, of the hooks, of the service and of usage. Every one prints rows of percentiles and, with `--json`, one object as its last line.
 
 mod baseline;
 mod fork;
@@ -8,6 +8,7 @@ mod linux;
 mod memory;
 mod report;
 mod service;
+mod usage;
 
 use std::path::PathBuf;
 
@@ -70,6 +71,27 @@ enum Bench {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Usage: counted beside forks, sampled, and rated by the price list that ships.
+    Usage {
+        /// The `brood` program.
+        #[arg(long)]
+        program: PathBuf,
+        /// Where `cargo xtask plugins` puts components.
+        #[arg(long)]
+        plugins: PathBuf,
+        /// Print one JSON object as the last line.
+        #[arg(long)]
+        json: bool,
+        /// Forks of each kind.
+        #[arg(long, default_value_t = 500)]
+        samples: usize,
+        /// Samples that are rated.
+        #[arg(long, default_value_t = 1_000_000)]
+        rated: u64,
+        /// Only rows whose name contains this.
+        #[arg(long)]
+        only: Option<String>,
+    },
     /// A Linux machine's boot against live forks of a running one, all to a program's answer; ratios of the medians.
     LabRatio {
         /// A directory made by `brood prepare`.
@@ -126,6 +148,24 @@ fn main() -> anyhow::Result<()> {
                 plugins,
             };
             service::run(&host::Host::open()?, &plan, &mut report)?;
+            json
+        }
+        Bench::Usage {
+            program,
+            plugins,
+            json,
+            samples,
+            rated,
+            only,
+        } => {
+            let plan = usage::Plan {
+                samples,
+                rated,
+                only,
+                program,
+                plugins,
+            };
+            usage::run(&plan, &mut report)?;
             json
         }
         Bench::LabRatio {

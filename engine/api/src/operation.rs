@@ -358,8 +358,6 @@ ids! {
     ListTenants = "listTenants",
     /// Makes one.
     CreateTenant = "createTenant",
-    /// What the engine measures of itself.
-    Metrics = "metrics",
     /// What was used, and what it comes to.
     ShowUsage = "showUsage",
     /// Puts a record right.
@@ -378,6 +376,8 @@ ids! {
     PostCredit = "postCredit",
     /// What a tenant has.
     ShowBalance = "showBalance",
+    /// What the engine measures of itself.
+    Metrics = "metrics",
     /// Whether the server lives.
     Live = "live",
     /// Whether it can be asked.

@@ -90,8 +90,8 @@ mod tests {
             include_str!("machine.rs"),
             include_str!("secret.rs"),
             include_str!("template.rs"),
-            include_str!("terminal.rs"),
             include_str!("usage.rs"),
+            include_str!("terminal.rs"),
         ];
         // Text for others than this client: what Prometheus scrapes, the page and its parts.
         let others = [

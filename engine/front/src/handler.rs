@@ -77,7 +77,6 @@ pub(crate) async fn handle(id: OperationId, call: Call) -> Result<Answer, Refusa
         OperationId::RotateKey => key::rotate(call).await,
         OperationId::ListTenants => key::tenants(&call),
         OperationId::RevokeKey => key::revoke(&call).await,
-        OperationId::CreateTenant => key::create_tenant(call).await,
         OperationId::ShowUsage => usage::show(&call).await,
         OperationId::CorrectUsage => usage::correct(&call).await,
         OperationId::CheckUsage => usage::check(&call).await,
@@ -87,5 +86,6 @@ pub(crate) async fn handle(id: OperationId, call: Call) -> Result<Answer, Refusa
         OperationId::PutBackBatches => usage::put_back(&call).await,
         OperationId::PostCredit => usage::post_credit(call).await,
         OperationId::ShowBalance => usage::balance(&call),
+        OperationId::CreateTenant => key::create_tenant(call).await,
     }
 }

@@ -61,10 +61,10 @@ impl<H: BindableHook> Binding<H> {
         Bound {
             version: Some(version.description().version.clone()),
             digest: Some(version.digest().to_string()),
+            settings: Some(version.settings_digest().to_string()),
             running,
             waiting,
             is_broken: self.is_broken(),
-            settings: Some(version.settings_digest().to_string()),
             trouble: self.is_broken().then(|| broken.to_owned()),
             ..shown(self.spec(), self.counters())
         }

@@ -34,6 +34,8 @@ enum Name {
     Hooks,
     /// The server over HTTP with bare guests: a fork, a burst, a list.
     Service,
+    /// Usage: counted beside forks, sampled, rated.
+    Usage,
     /// Linux guests: what is timed in one lab is only compared with what is timed in the same.
     LabRatio,
 }
@@ -62,6 +64,7 @@ impl Name {
             Self::Fork => "fork",
             Self::Hooks => "hooks",
             Self::Service => "service",
+            Self::Usage => "usage",
             Self::LabRatio => "lab-ratio",
         }
     }
@@ -69,7 +72,7 @@ impl Name {
     fn ground(self) -> Ground {
         match self {
             Self::Fork => Ground::Here(&["brood-cell"]),
-            Self::Hooks => Ground::Here(&["brood"]),
+            Self::Hooks | Self::Usage => Ground::Here(&["brood"]),
             Self::Service => Ground::Here(&["brood", "brood-cell"]),
             Self::LabRatio => Ground::Lab,
         }
@@ -92,7 +95,7 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
     let program = place.program(Profile::Release, "brood-bench");
     let mut arguments: Vec<OsString> = vec![options.name.subcommand().into()];
     arguments.extend(options.arguments.iter().cloned());
-    if matches!(options.name, Name::Hooks | Name::Service) {
+    if matches!(options.name, Name::Hooks | Name::Service | Name::Usage) {
         let brood = place.program(Profile::Release, "brood");
         arguments.extend(["--program".into(), brood.into()]);
         arguments.extend(["--plugins".into(), plugins::shipped(place)?.into()]);

@@ -44,9 +44,13 @@ const TEMPLATE: &str = "/v1/templates/{template}";
 pub(super) const OPERATIONS: &[Operation] = &[
     get(Id::Live, "/healthz", "Whether the server lives").finds::<Health>(),
     get(Id::Ready, "/readyz", "Whether the server can be asked").finds::<Health>(),
-    get(Id::Metrics, "/metrics", "What the engine measures of itself")
-        .needs(Scope::Metrics)
-        .sends_text(METRICS),
+    get(
+        Id::Metrics,
+        "/metrics",
+        "What the engine measures of itself, for Prometheus",
+    )
+    .needs(Scope::Metrics)
+    .sends_text(METRICS),
     get(Id::ListCheckpoints, CHECKPOINTS, "Lists checkpoints")
         .needs(Scope::Read)
         .query::<MachineListQuery>()
@@ -66,10 +70,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .takes::<ForkSpec>()
     .makes::<ForkAnswer>()
     .once(),
-    get(Id::DecisionLog, "/v1/decisions", "Lists or follows what policies said")
-        .needs(Scope::Read)
-        .query::<DecisionQuery>()
-        .follows::<DecisionLog>(),
+    get(
+        Id::DecisionLog,
+        "/v1/decisions",
+        "Lists what policies said of all requests, or follows it as `text/event-stream`",
+    )
+    .needs(Scope::Read)
+    .query::<DecisionQuery>()
+    .follows::<DecisionLog>(),
     get(
         Id::Events,
         "/v1/events",

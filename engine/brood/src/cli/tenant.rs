@@ -31,8 +31,6 @@ enum Verb {
         #[arg(long, value_name = "KEY")]
         idempotency_key: Option<String>,
     },
-    /// List all tenants.
-    Ls,
     /// Post a credit to a tenant, once for each key.
     Credit {
         /// Its name.
@@ -55,6 +53,8 @@ enum Verb {
         /// Its name.
         name: String,
     },
+    /// List all tenants.
+    Ls,
 }
 
 impl Run for Arguments {

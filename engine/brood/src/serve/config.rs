@@ -6,9 +6,11 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use brood_front::TenantLabels;
 use brood_policy::{Mistakes, read};
+use brood_service::engine::UsageOptions;
 
 /// Where the front listens if nobody says: only this host can reach it.
 pub const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
@@ -35,6 +37,8 @@ pub struct Config {
     pub key_rate: Option<NonZeroU32>,
     /// The same of all keys of one tenant.
     pub tenant_rate: Option<NonZeroU32>,
+    /// How usage is counted and rated.
+    pub usage: UsageOptions,
     /// Whether metrics tell tenants apart.
     pub tenant_labels: TenantLabels,
 }
@@ -53,6 +57,7 @@ impl Config {
             tenant: "default".to_owned(),
             key_rate: None,
             tenant_rate: None,
+            usage: UsageOptions::DEFAULT,
             tenant_labels: TenantLabels::default(),
         }
     }
@@ -102,6 +107,18 @@ impl Config {
                 };
                 config.key_rate = rate("key-requests-per-second").or(config.key_rate);
                 config.tenant_rate = rate("tenant-requests-per-second").or(config.tenant_rate);
+                let mut seconds = |key, usual: Duration| {
+                    let mut seconds = u32::try_from(usual.as_secs()).unwrap_or(u32::MAX);
+                    root.number(key, 1..=86_400, &mut seconds);
+                    Duration::from_secs(seconds.into())
+                };
+                config.usage.window = seconds("usage-window-seconds", config.usage.window);
+                config.usage.rating = seconds("usage-rating-seconds", config.usage.rating);
+                let mut days = 0_u32;
+                root.number("usage-keep-days", 1..=36_500, &mut days);
+                if days > 0 {
+                    config.usage.keep = Some(Duration::from_secs(u64::from(days) * 86_400));
+                }
                 let words = [
                     ("together", TenantLabels::Together),
                     ("apart", TenantLabels::Apart),
@@ -136,7 +153,17 @@ mod tests {
 
     #[test]
     fn what_is_not_said_is_as_usual_and_paths_are_relative_to_the_file() {
-        let config = parse("state = \"state\"\nguest-files = \"/srv/guest\"\n").expect("reads");
+        let config =
+            parse("state = \"state\"\nguest-files = \"/srv/guest\"\nusage-keep-days = 400\n");
+        let config = config.expect("reads");
+        let keep = Duration::from_secs(400 * 86_400);
+        assert_eq!(
+            config.usage,
+            UsageOptions {
+                keep: Some(keep),
+                ..UsageOptions::DEFAULT
+            }
+        );
         assert_eq!(config.listen, LISTEN);
         assert_eq!(config.state, Path::new("/etc/brood/state"));
         assert_eq!(config.guest_files.as_deref(), Some(Path::new("/srv/guest")));

@@ -60,7 +60,7 @@ pub async fn open(config: &Config) -> anyhow::Result<Opened> {
     fs::create_dir(&run).with_context(|| format!("making {}", run.display()))?;
     let host = Host::open(&program, config.guest_files.as_deref(), &run)?;
     let host = host.supervised(&config.state)?;
-    let engine = Engine::open(store, host, panels).await?;
+    let engine = Engine::open_with(store, host, panels, config.usage).await?;
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     engine.unlock_secrets(secret_key::load(&config.state, credentials.as_deref())?)?;
     Ok(Opened {

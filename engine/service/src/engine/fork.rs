@@ -6,9 +6,9 @@
 use std::time::Instant as Stopwatch;
 
 use brood_hooks::Resources;
-use brood_meter::{Cause, Reading};
+use brood_meter::{Cause, Last, Reading, Subject};
 use brood_store::{
-    Born, GivenRow, MachineKind, MachineRow, MachineState, ShapeRow, StoreError, TemplateRow, Write,
+    Born, MachineKind, MachineRow, MachineState, ShapeRow, StoreError, TemplateRow, Write,
 };
 use brood_units::{IntentId, MachineId};
 use tokio::sync::oneshot;
@@ -346,7 +346,18 @@ impl Job {
                 return (Err(error), Vec::new());
             }
         };
-        let (mut guests, daughters, given) = apart(lived, &rows);
+        let (mut guests, mut daughters, mut given) = (Vec::new(), Vec::new(), Vec::new());
+        for (one, row) in lived.into_iter().zip(&rows) {
+            let secrets = &one.stamp.secrets;
+            given.push(secrets.given().map(secret::given_row).collect::<Vec<_>>());
+            daughters.push(DaughterAnswer {
+                machine: MachineAnswer::from(row.clone()),
+                hostname: one.stamp.identity.hostname,
+                first_instruction_us: one.first_instruction_us,
+                confirmed_us: one.confirmed_us,
+            });
+            guests.push(one.guest);
+        }
         let answer = ForkAnswer {
             intent: self.intent,
             daughters,
@@ -361,12 +372,7 @@ impl Job {
         let (decisions, subject) = (brood.decisions, self.source.id());
         let births: Vec<_> = rows.iter().map(reading::birth).collect();
         let write = move |write: &mut Write<'_>| {
-            if let Some((id, reading)) = &mother {
-                write.count(*id, reading, Cause::Fork)?;
-            }
-            for (subject, last) in &births {
-                write.open_meter(subject, last)?;
-            }
+            count(write, mother, &births)?;
             for (row, given) in rows.iter().zip(&given) {
                 write.add_machine(row)?;
                 write.add_given(row.id, given)?;
@@ -460,26 +466,20 @@ impl Job {
     }
 }
 
-fn micros(since: Stopwatch) -> f64 {
-    since.elapsed().as_secs_f64() * 1e6
+/// A fork ends a window of the mother, and begins the first of each daughter.
+fn count(
+    write: &mut Write<'_>,
+    mother: Option<(MachineId, Reading)>,
+    births: &[(Subject, Last)],
+) -> Result<(), StoreError> {
+    if let Some((id, reading)) = mother {
+        write.count(id, &reading, Cause::Fork)?;
+    }
+    births
+        .iter()
+        .try_for_each(|(subject, last)| write.open_meter(subject, last))
 }
 
-/// Daughters as they are seated, as the caller sees them, and with what each was given.
-fn apart(
-    lived: Vec<Brought>,
-    rows: &[Born],
-) -> (Vec<Guest>, Vec<DaughterAnswer>, Vec<Vec<GivenRow>>) {
-    let (mut guests, mut daughters, mut given) = (Vec::new(), Vec::new(), Vec::new());
-    for (one, row) in lived.into_iter().zip(rows) {
-        let secrets = &one.stamp.secrets;
-        given.push(secrets.given().map(secret::given_row).collect::<Vec<_>>());
-        daughters.push(DaughterAnswer {
-            machine: MachineAnswer::from(row.clone()),
-            hostname: one.stamp.identity.hostname,
-            first_instruction_us: one.first_instruction_us,
-            confirmed_us: one.confirmed_us,
-        });
-        guests.push(one.guest);
-    }
-    (guests, daughters, given)
+fn micros(since: Stopwatch) -> f64 {
+    since.elapsed().as_secs_f64() * 1e6
 }

@@ -408,8 +408,8 @@ impl Engine {
             Ok(was_alive)
         };
         self.inner.deadlines.forget(id);
-        self.inner.costs.remove(id);
         self.metered().remove(&id);
+        self.inner.costs.remove(id);
         let was_alive = self.store().write(write).wait()?;
         if was_alive {
             // Checkpoints hold nothing, and are not known there.

@@ -89,10 +89,16 @@ const PACKAGES: &[Package] = &[
         "looks at the page of the engine",
     ),
     package(
+        &["chromium"],
+        Need::Look,
+        Probe::Program("chromium"),
+        "shows the page of the engine",
+    ),
+    package(
         &["chromium-driver"],
         Need::Look,
         Probe::Program("chromedriver"),
-        "steers the browser, which comes with it",
+        "steers the browser",
     ),
     package(
         &["fonts-dejavu-core"],
