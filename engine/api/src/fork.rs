@@ -106,7 +106,8 @@ pub struct ForkSpec {
     #[serde(default)]
     pub secrets: Secrets,
     /// Higher goes first where a policy has requests wait for room, as far as the policy allows it.
-    #[serde(default)]
+    #[schema(minimum = -2_147_483_648_i64, maximum = 2_147_483_647)]
+    #[serde(default, deserialize_with = "whole")]
     pub priority: i32,
     /// Secrets of the tenant that they get, whatever the mother has. Values are opened for the stamps of daughters alone.
     #[schema(max_items = 64)]

@@ -19,7 +19,7 @@ use utoipa::openapi::{
 
 use crate::operation::{Body, Described, Operation, Reply, Verb, schema};
 use crate::usage::{UsageLine, UsageRecord};
-use crate::{Code, IdText, Problem, limit};
+use crate::{Code, IdText, OperationId, Problem, limit};
 
 /// What a request may come to.
 #[derive(Clone, Copy)]
@@ -105,7 +105,12 @@ fn describe(
         builder = builder.parameter(parameter);
     }
     if operation.takes_idempotency_key() {
-        builder = builder.parameter(idempotency_key());
+        // Who posts a credit twice by mistake posts money twice.
+        let required = match operation.id {
+            OperationId::PostCredit => Required::True,
+            _ => Required::False,
+        };
+        builder = builder.parameter(idempotency_key(required));
     }
     if let Some(scope) = operation.scope {
         builder = builder
@@ -195,7 +200,9 @@ fn by_status(operation: &Operation, status: &impl Fn(Outcome) -> u16) -> BTreeMa
         codes.extend([Code::MissingKey, Code::BadKey, Code::MissingScope]);
         codes.extend([Code::StoreFailed, Code::Failed, Code::RateLimited]);
     }
-    if operation.path.contains('{') {
+    // Of these the body names what they are about.
+    let named = [OperationId::CorrectUsage, OperationId::PutBackBatches];
+    if operation.path.contains('{') || named.contains(&operation.id) {
         codes.push(Code::NotFound);
     }
     if operation.query.is_some() || operation.path.contains('{') {
@@ -281,11 +288,11 @@ fn path_parameters(path: &str) -> impl Iterator<Item = Parameter> {
     })
 }
 
-fn idempotency_key() -> Parameter {
+fn idempotency_key(required: Required) -> Parameter {
     ParameterBuilder::new()
         .name("Idempotency-Key")
         .parameter_in(ParameterIn::Header)
-        .required(Required::False)
+        .required(required)
         .description(Some(
             "1 to 255 visible characters. The same key with the same body gets the answer of the first request.",
         ))

@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::mistake::Mistakes;
 use crate::page::from_text;
+use crate::shape::{whole, whole_or_none};
 use crate::{IdText, Request, Time};
 
 /// How usage is answered.
@@ -43,7 +44,7 @@ pub enum UsageRows {
 #[serde(deny_unknown_fields)]
 pub struct UsageQuery {
     /// The calendar month in UTC, `2026-11`; this one if not said. Records are those that ended in it.
-    #[param(pattern = "^[0-9]{4}-[0-9]{2}$")]
+    #[param(pattern = "^(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])$")]
     pub period: Option<String>,
     /// `summary`, `ndjson` or `csv`; `summary` if not said.
     #[param(inline)]
@@ -65,12 +66,14 @@ pub struct UsageQuery {
     #[param(value_type = Option<IdText>)]
     pub machine: Option<MachineId>,
     /// Only of machines with this label, `key=value`.
+    #[param(pattern = "=")]
     pub label: Option<String>,
     /// What a summary has apart: `tenant`, `project`, `lineage`, `template`, `machine` or `label:KEY`.
+    #[param(pattern = "^(tenant|project|lineage|template|machine|label:.+)$")]
     pub by: Option<String>,
     /// Lines of the format begin behind this record or batch.
     #[serde(default, deserialize_with = "from_text")]
-    #[param(value_type = Option<i64>)]
+    #[param(value_type = Option<i64>, minimum = 0)]
     pub after: Option<i64>,
 }
 
@@ -276,10 +279,10 @@ pub struct UsageSummary {
 #[serde(deny_unknown_fields)]
 pub struct CreditSpec {
     /// ISO 4217, or `credit`.
-    #[schema(example = "EUR")]
+    #[schema(pattern = "^([A-Z]{3}|credit)$", example = "EUR")]
     pub currency: String,
     /// How much, a decimal of at most nine places; negative takes it back.
-    #[schema(pattern = "^-?[0-9]+(\\.[0-9]{1,9})?$", example = "25.00")]
+    #[schema(pattern = "^-?[0-9]{1,9}(\\.[0-9]{1,9})?$", example = "25.00")]
     pub amount: String,
     /// What it is for.
     #[serde(default)]
@@ -383,18 +386,19 @@ pub struct Balance {
 pub struct CorrectionSpec {
     /// The record.
     #[schema(minimum = 1)]
+    #[serde(deserialize_with = "whole")]
     pub record: i64,
     /// Its length, microseconds.
-    #[serde(default)]
-    #[schema(minimum = 0)]
+    #[serde(default, deserialize_with = "whole_or_none")]
+    #[schema(minimum = 0, maximum = 9_223_372_036_854_775_807_i64)]
     pub span_us: Option<u64>,
     /// CPU time in it, nanoseconds.
-    #[serde(default)]
-    #[schema(minimum = 0)]
+    #[serde(default, deserialize_with = "whole_or_none")]
+    #[schema(minimum = 0, maximum = 9_223_372_036_854_775_807_i64)]
     pub cpu_ns: Option<u64>,
     /// Memory that nobody shared with her, KiB.
-    #[serde(default)]
-    #[schema(minimum = 0)]
+    #[serde(default, deserialize_with = "whole_or_none")]
+    #[schema(minimum = 0, maximum = 9_223_372_036_854_775_807_i64)]
     pub private_kib: Option<u64>,
 }
 
@@ -446,7 +450,10 @@ pub struct ChainCheck {
 #[serde(deny_unknown_fields)]
 pub struct ReplaySpec {
     /// The calendar month in UTC.
-    #[schema(pattern = "^[0-9]{4}-[0-9]{2}$", example = "2026-11")]
+    #[schema(
+        pattern = "^(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])$",
+        example = "2026-11"
+    )]
     pub period: String,
 }
 
@@ -514,7 +521,7 @@ pub struct DeadBatches {
 #[serde(deny_unknown_fields)]
 pub struct PutBackSpec {
     /// This one; all if left out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub batch: Option<i64>,
 }
 

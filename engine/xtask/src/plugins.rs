@@ -80,7 +80,7 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
         };
         let toolchain = toolchain(place, compiler)?;
         for name in wanted {
-            ship(place, &toolchain, &directory, name)?;
+            println!("{}", ship(place, &toolchain, &directory, name)?);
         }
     }
     if options.python {
@@ -89,7 +89,7 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<u8> {
     Ok(0)
 }
 
-fn ship(place: &Place, toolchain: &Toolchain, directory: &Path, name: &str) -> Result<()> {
+fn ship(place: &Place, toolchain: &Toolchain, directory: &Path, name: &str) -> Result<String> {
     say(&format!("plugin {name}"));
     let spec = BuildSpec {
         directory: place.workspace.join("plugins").join(name),
@@ -145,7 +145,8 @@ fn python(place: &Place, directory: &Path) -> Result<()> {
     let bytes = fs::read(&raw).with_context(|| format!("reading {}", raw.display()))?;
     let report = check(&bytes)?;
     fs::remove_file(&raw).with_context(|| format!("removing {}", raw.display()))?;
-    write(&component, &bytes, &report)
+    println!("{}", write(&component, &bytes, &report)?);
+    Ok(())
 }
 
 /// Whether a file is there and newer than every file of these directories.
@@ -166,12 +167,12 @@ fn is_newer(file: &Path, directories: &[&Path]) -> Result<bool> {
     Ok(true)
 }
 
-fn write(file: &Path, component: &[u8], report: &Report) -> Result<()> {
+/// What there is to say of it.
+fn write(file: &Path, component: &[u8], report: &Report) -> Result<String> {
     let partial = file.with_extension("partial");
     fs::write(&partial, component).with_context(|| format!("writing {}", partial.display()))?;
     fs::rename(&partial, file).with_context(|| format!("renaming {}", partial.display()))?;
-    println!("{}\n{report}", file.display());
-    Ok(())
+    Ok(format!("{}\n{report}", file.display()))
 }
 
 /// Which compiler is wanted.

@@ -2,7 +2,7 @@
 //!
 //! Boot a template, claim a mother of it, start a workload in her that counts in memory and on disk, fork her live into
 //! eight daughters, show what each policy said, talk to each daughter, be denied, fork a daughter again, keep a checkpoint,
-//! let time pass, fork the past, claim from the warm pool, show the tree, end everything and count what is left.
+//! let time pass, fork the past, claim from the warm pool, show the bill and the tree, end everything and count what is left.
 //!
 //! Invariant: every line that is shown with a `$` is run as it stands, by a person's means: the program, the server's address
 //! and a key. Every number is measured in this run.
@@ -87,6 +87,11 @@ fn lineage(brood: &Command) -> anyhow::Result<Value> {
     say("claim again from the warm pool");
     step::claim(brood)?;
 
+    say(
+        "what that comes to: usage is counted by the kernel's clocks, and rated by the billing policy",
+    );
+    let bill = step::bill(brood)?;
+
     say("the lineages, with what each machine costs");
     println!("{}", brood.show(&["tree"])?);
     let trees = brood.quietly(&["tree"])?;
@@ -100,6 +105,7 @@ fn lineage(brood: &Command) -> anyhow::Result<Value> {
         "decisions": decisions,
         "denied": denied,
         "past": past,
+        "bill": bill,
         "lineages": trees["items"],
     }))
 }

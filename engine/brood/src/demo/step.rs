@@ -199,6 +199,17 @@ pub(super) fn claim(brood: &Command) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Counts and rates all usage until now.
+pub(super) fn bill(brood: &Command) -> anyhow::Result<Value> {
+    let (rated, _) = brood.does(&["usage", "rate"])?;
+    ensure!(
+        rated["held"] == 0 && rated["dead"] == 0 && rated["settled"].as_u64() > Some(0),
+        "not all is rated: {rated}"
+    );
+    println!("{}", brood.show(&["usage"])?);
+    brood.quietly(&["usage"])
+}
+
 pub(super) fn end_all(brood: &Command) -> anyhow::Result<()> {
     let (ended, took) = brood.does(&["kill", "mother", "--cascade"])?;
     println!("  {} in {:.0} ms", ended, took / 1e3);
