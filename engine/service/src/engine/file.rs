@@ -133,6 +133,7 @@ impl Engine {
                 is_whole,
                 chunk: Vec::new(),
                 taken: 0,
+                ended: false,
             };
             let written = agent.write_file(&spec, &mut source);
             drop::<Busy>(busy);
@@ -267,6 +268,7 @@ struct Source {
     is_whole: mpsc::Receiver<()>,
     chunk: Vec<u8>,
     taken: usize,
+    ended: bool,
 }
 
 impl Read for Source {
@@ -274,8 +276,11 @@ impl Read for Source {
         while self.taken == self.chunk.len() {
             match self.came.blocking_recv() {
                 Some(chunk) => (self.chunk, self.taken) = (chunk, 0),
-                // It is said before the last end of the channel goes.
-                None if self.is_whole.try_recv().is_ok() => return Ok(0),
+                // It is said before the last end of the channel goes; who reads on finds the end again.
+                None if self.ended || self.is_whole.try_recv().is_ok() => {
+                    self.ended = true;
+                    return Ok(0);
+                }
                 None => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
             }
         }
@@ -323,6 +328,7 @@ mod tests {
             is_whole,
             chunk: Vec::new(),
             taken: 0,
+            ended: false,
         };
         (chunks, whole, source)
     }
@@ -338,6 +344,8 @@ mod tests {
         let mut text = String::new();
         file.read_to_string(&mut text).expect("it is whole");
         assert_eq!(text, "abc");
+        // As the agent's client does, which looks for another piece behind the last.
+        assert_eq!(file.read(&mut [0; 8]).expect("the end is still there"), 0);
 
         let (chunks, whole, mut file) = source();
         chunks.try_send(b"ab".to_vec()).expect("there is room");

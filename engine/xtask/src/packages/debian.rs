@@ -89,16 +89,10 @@ const PACKAGES: &[Package] = &[
         "looks at the page of the engine",
     ),
     package(
-        &["chromium"],
-        Need::Look,
-        Probe::Program("chromium"),
-        "shows the page of the engine",
-    ),
-    package(
         &["chromium-driver"],
         Need::Look,
         Probe::Program("chromedriver"),
-        "steers the browser",
+        "steers the browser, which comes with it",
     ),
     package(
         &["fonts-dejavu-core"],
