@@ -203,7 +203,7 @@ pub(super) fn claim(brood: &Command) -> anyhow::Result<()> {
 pub(super) fn bill(brood: &Command) -> anyhow::Result<Value> {
     let (rated, _) = brood.does(&["usage", "rate"])?;
     ensure!(
-        rated["held"] == 0 && rated["dead"] == 0 && rated["settled"].as_u64() > Some(0),
+        rated["held"] == 0 && rated["dead"] == 0,
         "not all is rated: {rated}"
     );
     println!("{}", brood.show(&["usage"])?);
