@@ -72,19 +72,15 @@ impl Read<'_> {
         let sql = format!(
             "SELECT * FROM decisions WHERE seq > ?1 AND {LOGGED} ORDER BY seq {order} LIMIT ?6"
         );
-        let mut statement = self.connection.prepare_cached(&sql)?;
-        let mut rows = statement.query((
+        let values = (
             after.unwrap_or(0),
             &query.tenant,
             query.machine.as_ref().map(MachineId::as_bytes),
             query.machine.as_ref().map(ToString::to_string),
             query.denied,
             limit,
-        ))?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push(entry(row)?);
-        }
+        );
+        let mut found = self.all(&sql, values, entry)?;
         found.sort_unstable_by_key(|entry| entry.seq);
         Ok(found)
     }
@@ -98,15 +94,11 @@ impl Read<'_> {
         tenant: &str,
         intent: IntentId,
     ) -> Result<Vec<DecisionRow>, StoreError> {
-        let mut statement = self.connection.prepare_cached(
+        self.all(
             "SELECT * FROM decisions WHERE intent = ?2 AND tenant = ?1 ORDER BY seq",
-        )?;
-        let mut rows = statement.query((tenant, intent.as_bytes()))?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push(entry(row)?.row);
-        }
-        Ok(found)
+            (tenant, intent.as_bytes()),
+            |row| Ok(entry(row)?.row),
+        )
     }
 }
 

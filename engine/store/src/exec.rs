@@ -114,16 +114,12 @@ impl Read<'_> {
         machine: MachineId,
         limit: u32,
     ) -> Result<Vec<ExecRow>, StoreError> {
-        let mut statement = self.connection.prepare_cached(
+        self.all(
             "SELECT * FROM (SELECT * FROM execs WHERE machine = ?2 AND tenant = ?1
                             ORDER BY exec DESC LIMIT ?3) ORDER BY exec",
-        )?;
-        let mut rows = statement.query((tenant, machine.as_bytes(), limit))?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push(exec(row)?);
-        }
-        Ok(found)
+            (tenant, machine.as_bytes(), limit),
+            exec,
+        )
     }
 }
 

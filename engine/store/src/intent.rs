@@ -124,13 +124,7 @@ impl Read<'_> {
     }
 
     fn intents(&self, sql: &str) -> Result<Vec<IntentRow>, StoreError> {
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query([])?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push(intent(row)?);
-        }
-        Ok(found)
+        self.all(sql, [], intent)
     }
 }
 

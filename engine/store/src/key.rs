@@ -63,15 +63,11 @@ impl Read<'_> {
     /// # Errors
     /// The database cannot be read.
     pub fn keys(&self, tenant: &str) -> Result<Vec<KeyRow>, StoreError> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT * FROM keys WHERE tenant = ?1 ORDER BY created_ms, id")?;
-        let mut rows = statement.query([tenant])?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push(key(row)?);
-        }
-        Ok(found)
+        self.all(
+            "SELECT * FROM keys WHERE tenant = ?1 ORDER BY created_ms, id",
+            [tenant],
+            key,
+        )
     }
 
     /// Whether anybody can authenticate at all.

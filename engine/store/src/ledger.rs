@@ -93,13 +93,7 @@ impl Read<'_> {
         limit: u32,
     ) -> Result<Vec<CreditRow>, StoreError> {
         let sql = "SELECT * FROM credits WHERE tenant = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query((tenant, after, limit))?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push(credit(row)?);
-        }
-        Ok(found)
+        self.all(sql, (tenant, after, limit), credit)
     }
 
     /// By currency: what a tenant has spent in a period, and what is left of what it has paid in advance until then.

@@ -4,7 +4,6 @@
 //! machines come and go between two pages.
 
 use brood_units::MachineId;
-use rusqlite::Params;
 
 use crate::machine::machine;
 use crate::{MachineKind, MachineRow, Read, StoreError};
@@ -60,26 +59,29 @@ impl Read<'_> {
     ) -> Result<Vec<MachineRow>, StoreError> {
         let (tenant, kind) = (&query.tenant, query.kind.as_str());
         match (&query.label, query.ended) {
-            (Some((key, value)), false) => self.rows(
+            (Some((key, value)), false) => self.all(
                 "SELECT machines.* FROM machine_labels JOIN machines USING (seq)
                  WHERE machine_labels.tenant = ?1 AND key = ?4 AND value = ?5
                    AND machine_labels.seq > ?2 AND kind = ?6
                  ORDER BY machine_labels.seq LIMIT ?3",
                 (tenant, page.after, page.limit, key, value, kind),
+                machine,
             ),
-            (Some((key, value)), true) => self.rows(
+            (Some((key, value)), true) => self.all(
                 "SELECT * FROM machines
                  WHERE tenant = ?1 AND kind = ?6 AND (ended_ms IS NULL) = 0 AND seq > ?2
                    AND EXISTS (SELECT 1 FROM json_each(labels) AS label
                                WHERE label.key = ?4 AND label.value = ?5)
                  ORDER BY seq LIMIT ?3",
                 (tenant, page.after, page.limit, key, value, kind),
+                machine,
             ),
-            (None, ended) => self.rows(
+            (None, ended) => self.all(
                 "SELECT * FROM machines
                  WHERE tenant = ?1 AND kind = ?4 AND (ended_ms IS NULL) = ?5 AND seq > ?2
                  ORDER BY seq LIMIT ?3",
                 (tenant, page.after, page.limit, kind, !ended),
+                machine,
             ),
         }
     }
@@ -89,9 +91,10 @@ impl Read<'_> {
     /// # Errors
     /// The database cannot be read.
     pub fn lineage(&self, tenant: &str, lineage: MachineId) -> Result<Vec<MachineRow>, StoreError> {
-        self.rows(
+        self.all(
             "SELECT * FROM machines WHERE lineage = ?2 AND tenant = ?1 ORDER BY seq",
             (tenant, lineage.as_bytes()),
+            machine,
         )
     }
 
@@ -100,9 +103,10 @@ impl Read<'_> {
     /// # Errors
     /// The database cannot be read.
     pub fn alive(&self) -> Result<Vec<MachineRow>, StoreError> {
-        self.rows(
+        self.all(
             "SELECT * FROM machines WHERE ended_ms IS NULL ORDER BY seq",
             (),
+            machine,
         )
     }
 
@@ -138,15 +142,5 @@ impl Read<'_> {
             })
         })?;
         Ok(found.collect::<Result<_, _>>()?)
-    }
-
-    fn rows(&self, sql: &str, values: impl Params) -> Result<Vec<MachineRow>, StoreError> {
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query(values)?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push(machine(row)?);
-        }
-        Ok(found)
     }
 }

@@ -46,20 +46,18 @@ impl Read<'_> {
     /// # Errors
     /// The database cannot be read.
     pub fn given(&self, machine: MachineId) -> Result<Vec<GivenRow>, StoreError> {
-        let mut statement = self.connection.prepare_cached(
+        self.all(
             "SELECT * FROM machine_secrets WHERE machine = ?1 ORDER BY target, place",
-        )?;
-        let mut rows = statement.query([machine.as_bytes()])?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push(GivenRow {
-                target: word(row, "target", &GivenTarget::ALL, GivenTarget::as_str)?,
-                place: get(row, "place")?,
-                name: get(row, "name")?,
-                version: number(row, "version")?,
-            });
-        }
-        Ok(found)
+            [machine.as_bytes()],
+            |row| {
+                Ok(GivenRow {
+                    target: word(row, "target", &GivenTarget::ALL, GivenTarget::as_str)?,
+                    place: get(row, "place")?,
+                    name: get(row, "name")?,
+                    version: number(row, "version")?,
+                })
+            },
+        )
     }
 }
 

@@ -39,15 +39,11 @@ impl Read<'_> {
     /// # Errors
     /// The database cannot be read.
     pub fn plugin_state(&self, plugin: &str) -> Result<Vec<(String, PluginEntry)>, StoreError> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT * FROM plugin_state WHERE plugin = ?1 ORDER BY key")?;
-        let mut rows = statement.query([plugin])?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push(entry(row)?);
-        }
-        Ok(found)
+        self.all(
+            "SELECT * FROM plugin_state WHERE plugin = ?1 ORDER BY key",
+            [plugin],
+            entry,
+        )
     }
 }
 

@@ -176,7 +176,7 @@ impl Read<'_> {
     pub fn open_batches(&self, state: BatchState, limit: u32) -> Result<Vec<BatchRow>, StoreError> {
         let sql =
             "SELECT * FROM batches WHERE state = ?1 AND state <> 'done' ORDER BY sequence LIMIT ?2";
-        self.batches(sql, (state.as_str(), limit))
+        self.all(sql, (state.as_str(), limit), batch)
     }
 
     /// A batch.
@@ -184,7 +184,11 @@ impl Read<'_> {
     /// # Errors
     /// The database cannot be read.
     pub fn batch(&self, sequence: i64) -> Result<Option<BatchRow>, StoreError> {
-        let found = self.batches("SELECT * FROM batches WHERE sequence = ?1", [sequence])?;
+        let found = self.all(
+            "SELECT * FROM batches WHERE sequence = ?1",
+            [sequence],
+            batch,
+        )?;
         Ok(found.into_iter().next())
     }
 
@@ -203,11 +207,11 @@ impl Read<'_> {
             Some(tenant) => {
                 let sql = "SELECT * FROM batches
                      WHERE tenant = ?1 AND period_ms = ?2 AND sequence > ?3 ORDER BY sequence LIMIT ?4";
-                self.batches(sql, (tenant, period_ms, after, limit))
+                self.all(sql, (tenant, period_ms, after, limit), batch)
             }
             None => {
                 let sql = "SELECT * FROM batches WHERE period_ms = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3";
-                self.batches(sql, (period_ms, after, limit))
+                self.all(sql, (period_ms, after, limit), batch)
             }
         }
     }
@@ -221,21 +225,7 @@ impl Read<'_> {
         let sql = "SELECT * FROM batches WHERE origin IS NULL AND tenant = ?1 AND from_seq < ?2
                  AND to_seq = (SELECT min(to_seq) FROM batches WHERE to_seq >= ?2)
              ORDER BY sequence";
-        self.batches(sql, (tenant, seq))
-    }
-
-    fn batches(
-        &self,
-        sql: &str,
-        values: impl rusqlite::Params,
-    ) -> Result<Vec<BatchRow>, StoreError> {
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query(values)?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push(batch(row)?);
-        }
-        Ok(found)
+        self.all(sql, (tenant, seq), batch)
     }
 
     /// Up to which record all have ended by an instant and are rated, with whatever they are corrected by.
@@ -263,7 +253,7 @@ impl Read<'_> {
     /// The database cannot be read.
     pub fn lines(&self, batch: i64, after: i64, limit: u32) -> Result<Vec<LineRow>, StoreError> {
         let sql = format!("{LINES} WHERE batch = ?1 AND line > ?2 ORDER BY batch, line LIMIT ?3");
-        self.lines_by(&sql, (batch, after, limit))
+        self.all(&sql, (batch, after, limit), line)
     }
 
     /// The lines of a sample that stand: of the last batch that rated it.
@@ -276,21 +266,7 @@ impl Read<'_> {
             "{LINES} WHERE batch = ?1 AND rated = ?2 AND meter = ?3 AND dimension = ?4 AND reverses IS NULL ORDER BY line"
         );
         let values = (last.unwrap_or(rated), rated, of.meter, of.dimension as i64);
-        self.lines_by(&sql, values)
-    }
-
-    fn lines_by(
-        &self,
-        sql: &str,
-        values: impl rusqlite::Params,
-    ) -> Result<Vec<LineRow>, StoreError> {
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query(values)?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push(line(row)?);
-        }
-        Ok(found)
+        self.all(&sql, values, line)
     }
 
     /// What was measured of a tenant in a period and is rated, by dimension.

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, Params, Row};
 
 use crate::StoreError;
 
@@ -15,6 +15,24 @@ const KEPT: usize = 8;
 /// One consistent look at the database. What can be read is in the modules of the rows.
 pub struct Read<'a> {
     pub(crate) connection: &'a Connection,
+}
+
+impl Read<'_> {
+    /// All rows that a query finds, in its order.
+    pub(crate) fn all<T>(
+        &self,
+        sql: &str,
+        values: impl Params,
+        read: impl Fn(&Row<'_>) -> Result<T, StoreError>,
+    ) -> Result<Vec<T>, StoreError> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query(values)?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(read(row)?);
+        }
+        Ok(found)
+    }
 }
 
 pub(crate) struct Readers {

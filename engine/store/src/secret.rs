@@ -72,23 +72,21 @@ impl Read<'_> {
     /// # Errors
     /// The database cannot be read.
     pub fn secrets(&self, tenant: &str) -> Result<Vec<SecretSummary>, StoreError> {
-        let mut statement = self.connection.prepare_cached(
+        self.all(
             "SELECT name, max(version) AS newest, count(*) AS versions,
                 min(created_ms) AS first_ms, max(created_ms) AS last_ms
              FROM secrets WHERE tenant = ?1 GROUP BY name ORDER BY name",
-        )?;
-        let mut rows = statement.query([tenant])?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push(SecretSummary {
-                name: get(row, "name")?,
-                newest: number(row, "newest")?,
-                versions: number(row, "versions")?,
-                created: time(row, "first_ms")?,
-                updated: time(row, "last_ms")?,
-            });
-        }
-        Ok(found)
+            [tenant],
+            |row| {
+                Ok(SecretSummary {
+                    name: get(row, "name")?,
+                    newest: number(row, "newest")?,
+                    versions: number(row, "versions")?,
+                    created: time(row, "first_ms")?,
+                    updated: time(row, "last_ms")?,
+                })
+            },
+        )
     }
 
     /// One secret of any tenant, with the tenant: a key that opens it is the key that all were sealed with.

@@ -106,16 +106,12 @@ impl Read<'_> {
     /// # Errors
     /// The database cannot be read.
     pub fn templates(&self, tenant: &str, page: Page) -> Result<Vec<TemplateRow>, StoreError> {
-        let mut statement = self.connection.prepare_cached(
+        self.all(
             "SELECT * FROM templates WHERE seq > ?2 AND (tenant = ?1 OR visibility = 'public')
              ORDER BY seq LIMIT ?3",
-        )?;
-        let mut rows = statement.query((tenant, page.after, page.limit))?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push(template(row)?);
-        }
-        Ok(found)
+            (tenant, page.after, page.limit),
+            template,
+        )
     }
 
     /// All of them, for the engine's start.
@@ -123,15 +119,7 @@ impl Read<'_> {
     /// # Errors
     /// The database cannot be read.
     pub fn all_templates(&self) -> Result<Vec<TemplateRow>, StoreError> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT * FROM templates ORDER BY seq")?;
-        let mut rows = statement.query([])?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push(template(row)?);
-        }
-        Ok(found)
+        self.all("SELECT * FROM templates ORDER BY seq", [], template)
     }
 }
 

@@ -22,19 +22,15 @@ impl Read<'_> {
     /// # Errors
     /// The database cannot be read.
     pub fn tenants(&self, page: Page) -> Result<Vec<TenantRow>, StoreError> {
-        let mut statement = self.connection.prepare_cached(
-            "SELECT rowid AS seq, name, created_ms FROM tenants WHERE rowid > ?1 ORDER BY rowid LIMIT ?2",
-        )?;
-        let mut rows = statement.query((page.after, page.limit))?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push(TenantRow {
+        let sql = "SELECT rowid AS seq, name, created_ms FROM tenants WHERE rowid > ?1
+             ORDER BY rowid LIMIT ?2";
+        self.all(sql, (page.after, page.limit), |row| {
+            Ok(TenantRow {
                 seq: get(row, "seq")?,
                 name: get(row, "name")?,
                 created: time(row, "created_ms")?,
-            });
-        }
-        Ok(found)
+            })
+        })
     }
 
     /// Whether there is a tenant of this name.

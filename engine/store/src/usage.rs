@@ -195,13 +195,9 @@ impl Read<'_> {
     ) -> Result<Vec<(i64, i64, Record)>, StoreError> {
         let sql =
             "SELECT * FROM usage WHERE corrects > ?1 AND corrects <= ?2 ORDER BY corrects, seq";
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query((after, upto))?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push((get(row, "corrects")?, get(row, "seq")?, record(row)?));
-        }
-        Ok(found)
+        self.all(sql, (after, upto), |row| {
+            Ok((get(row, "corrects")?, get(row, "seq")?, record(row)?))
+        })
     }
 
     /// What stands in the place of records that were corrected.
@@ -249,13 +245,7 @@ impl Read<'_> {
     /// The database cannot be read.
     pub fn corrections(&self, seq: i64) -> Result<Vec<(i64, Record)>, StoreError> {
         let sql = "SELECT * FROM usage WHERE corrects = ?1 ORDER BY seq";
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query([seq])?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push((get(row, "seq")?, record(row)?));
-        }
-        Ok(found)
+        self.all(sql, [seq], |row| Ok((get(row, "seq")?, record(row)?)))
     }
 
     /// Where the records that are kept begin: behind the last anchor, or at the very beginning.
