@@ -62,8 +62,11 @@ impl<H: BindableHook> Asked<H> {
 
     /// Whether a binding is asked about it: about a batch if about any of its tenants, since most hooks only tighten.
     pub(crate) fn concerns(&self, spec: &BindingSpec) -> bool {
-        let mut tenants = H::tenants(&self.ask).into_iter();
-        tenants.any(|tenant| spec.tenants.includes(tenant)) || spec.tenants == Tenants::All
+        let any = || {
+            let mut tenants = H::tenants(&self.ask).into_iter();
+            tenants.any(|tenant| spec.tenants.includes(tenant))
+        };
+        spec.tenants == Tenants::All || any()
     }
 
     /// What is asked.

@@ -17,8 +17,8 @@ use brood_hooks::{Id128, Now, Resources};
 use tokio::time::Instant;
 
 use super::caller::Caller;
-use super::fork::Source;
 use super::metric::{Laps, Step};
+use super::source::Source;
 use super::usage::Begin;
 use super::{Engine, EngineError};
 use crate::ask::ForkSpec;
@@ -53,8 +53,7 @@ impl Engine {
         };
         let panels = &self.inner.panels;
         let (gauge, layers) = (&self.inner.gauge, self.inner.host.directory());
-        let (live, _) = self.store().read(|read| read.living(caller.tenant()))?;
-        let place = match gauge.here(layers, mother.shape.memory_mib, live) {
+        let place = match gauge.here(layers, mother.shape.memory_mib, admitted.live()) {
             Ok(place) => place,
             Err(error) => {
                 self.give_back(admitted.give_up());
@@ -99,22 +98,16 @@ impl Engine {
         // What was said when it was first told to wait.
         let mut first: Option<Vec<Decision>> = None;
         loop {
-            let mut stopped = match self.review(caller, source, spec, place.as_ref()).await? {
-                Err(stopped) => stopped,
-                Ok(reviewed) => {
-                    let turn = reviewed.in_turn(&self.inner.line, place.as_ref());
-                    match turn.and_then(|reviewed| reviewed.commit(&mut self.holds())) {
-                        Err(stopped) => stopped,
-                        Ok(admitted) => {
-                            let waited = place.take().map(|_| came.elapsed());
-                            self.call_next();
-                            return Ok(Ok(match waited {
-                                Some(waited) => admitted.after(first.unwrap_or_default(), waited),
-                                None => admitted,
-                            }));
-                        }
-                    }
+            let reviewed = self.review(caller, source, spec, place.as_ref()).await?;
+            let turn = reviewed.and_then(|one| one.in_turn(&self.inner.line, place.as_ref()));
+            let admitted = turn.and_then(|one| one.commit(&mut self.holds()));
+            let mut stopped = match (admitted, place.is_some()) {
+                (Ok(admitted), false) => return Ok(Ok(admitted)),
+                (Ok(admitted), true) => {
+                    self.leave_line(place);
+                    return Ok(Ok(admitted.after(first.unwrap_or_default(), came.elapsed())));
                 }
+                (Err(stopped), _) => stopped,
             };
             if let Why::Queued(deferred) = &stopped.why {
                 let longest = Duration::from_millis(deferred.max_wait_ms.into()).min(MOST_WAIT);
@@ -137,8 +130,7 @@ impl Engine {
                     last.denies = true;
                 }
             }
-            drop(place.take());
-            self.call_next();
+            self.leave_line(place);
             stopped.waited = first.is_some().then(|| came.elapsed());
             stopped.decisions.splice(0..0, first.unwrap_or_default());
             return Ok(Err(stopped));
@@ -163,6 +155,14 @@ impl Engine {
                     self.call_next();
                 }
             }
+        }
+    }
+
+    /// Whoever was behind is first now.
+    fn leave_line(&self, place: Option<Place>) {
+        if let Some(place) = place {
+            drop(place);
+            self.call_next();
         }
     }
 

@@ -5,11 +5,8 @@
 
 use std::time::Instant as Stopwatch;
 
-use brood_hooks::Resources;
 use brood_meter::{Cause, Last, Reading, Subject};
-use brood_store::{
-    Born, MachineKind, MachineRow, MachineState, ShapeRow, StoreError, TemplateRow, Write,
-};
+use brood_store::{Born, MachineKind, MachineState, ShapeRow, StoreError, Write};
 use brood_units::{IntentId, MachineId};
 use tokio::sync::oneshot;
 
@@ -20,14 +17,14 @@ use super::life::Living;
 use super::metric::{Laps, Step};
 use super::owner::{After, Tell};
 use super::secret;
+use super::source::Source;
 use super::usage::reading;
 use super::{
     Caller, DaughterAnswer, Engine, EngineError, ForkAnswer, Idempotency, MachineAnswer, Scope,
     now, report,
 };
-use crate::ask::{ForkSpec, Mother, MotherKind};
+use crate::ask::ForkSpec;
 use crate::path::{Stamps, Stopped};
-use crate::secret::Given;
 
 /// What becomes of the others where a daughter is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,13 +46,6 @@ pub struct ForkMachine {
     pub name: Option<String>,
     /// How long nobody may ask anything of one of them before she ends, milliseconds; none is for ever.
     pub idle_ms: Option<u64>,
-}
-
-/// What daughters are made of.
-#[derive(Clone)]
-pub(super) enum Source {
-    Machine(Box<MachineRow>),
-    Template(Box<TemplateRow>),
 }
 
 /// All that the work of a fork carries along.
@@ -193,75 +183,6 @@ impl Engine {
                 Err(error)
             }
         }
-    }
-
-    /// What the mother was given.
-    pub(super) fn given(&self, source: &Source) -> Result<Vec<Given>, EngineError> {
-        let Source::Machine(row) = source else {
-            return Ok(Vec::new());
-        };
-        let rows = self.store().read(|read| read.given(row.born.id))?;
-        Ok(rows.into_iter().map(secret::given).collect())
-    }
-}
-
-impl Source {
-    /// What it is, as a label.
-    fn word(&self) -> &'static str {
-        match self {
-            Self::Machine(row) => row.born.kind.as_str(),
-            Self::Template(_) => "template",
-        }
-    }
-
-    fn id(&self) -> MachineId {
-        match self {
-            Self::Machine(row) => row.born.id,
-            Self::Template(row) => row.id,
-        }
-    }
-
-    pub(super) fn mother(&self) -> Mother {
-        match self {
-            Self::Machine(row) => {
-                let born = &row.born;
-                Mother {
-                    kind: match born.kind {
-                        MachineKind::Machine => MotherKind::Running,
-                        MachineKind::Checkpoint => MotherKind::Checkpoint,
-                    },
-                    id: born.id,
-                    template: born.template,
-                    generation: born.generation,
-                    shape: resources(born.shape),
-                    // Not measured on the way of a fork: all of it is the most that it can be.
-                    private_mib: born.shape.memory_mib,
-                    labels: born.labels.clone().into_iter().collect(),
-                }
-            }
-            Self::Template(row) => Mother {
-                kind: MotherKind::Template,
-                id: row.id,
-                template: row.id,
-                generation: 0,
-                shape: Resources {
-                    vcpu_milli: row.vcpus.saturating_mul(1000),
-                    memory_mib: row.memory_mib,
-                    ..Resources::default()
-                },
-                private_mib: 0,
-                labels: Vec::new(),
-            },
-        }
-    }
-}
-
-fn resources(shape: ShapeRow) -> Resources {
-    Resources {
-        vcpu_milli: shape.vcpu_milli,
-        memory_mib: shape.memory_mib,
-        disk_mib: shape.disk_mib,
-        more: Vec::new(),
     }
 }
 

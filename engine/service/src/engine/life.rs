@@ -3,6 +3,8 @@
 //! Invariant: a machine that has ended, by whatever cause, is written down as ended with the cause, once, and its units
 //! are given back.
 
+use std::sync::Arc;
+
 use brood_meter::{Cause, Reading};
 use brood_store::{Born, Life, MachineKind, MachineRow, MachineState, Write};
 use brood_units::{MachineId, Timestamp};
@@ -332,15 +334,18 @@ impl Engine {
         self.watch(living.clone());
         guest.outlive();
         self.kept().extend(guest.kept_as());
-        self.inner.costs.add(living.id, living.kind, guest.pid());
-        if let Some(process) = guest.process() {
-            let pid = guest.pid();
-            self.metered().insert(living.id, Metered { pid, process });
-        }
-        if let Some(process) = guest.process() {
+        let process = guest.process().map(Arc::new);
+        let metered = Metered {
+            kind: living.kind,
+            pid: guest.pid(),
+            process: process.clone(),
+        };
+        self.metered().insert(living.id, metered);
+        if let Some(process) = process {
             let (engine, living) = (self.clone(), living.clone());
             tokio::spawn(async move {
-                // SAFETY: the descriptor is owned by what registers it, and closed by nobody else.
+                // SAFETY: the descriptor is owned by what registers it, with others who only look at it, and is closed by
+                // the last of them.
                 let registered = unsafe { AsyncFd::register(process) };
                 let ended = match registered {
                     Ok(process) => process.readable().await.map(|_| ()).is_ok(),
@@ -409,7 +414,6 @@ impl Engine {
         };
         self.inner.deadlines.forget(id);
         self.metered().remove(&id);
-        self.inner.costs.remove(id);
         let was_alive = self.store().write(write).wait()?;
         if was_alive {
             // Checkpoints hold nothing, and are not known there.

@@ -27,6 +27,7 @@ mod once;
 mod owner;
 mod rotate;
 mod secret;
+mod source;
 mod stats;
 mod take_up;
 mod template;
@@ -89,7 +90,7 @@ struct Inner {
     line: Arc<Line>,
     secret_key: OnceLock<SecretKey>,
     deadlines: Deadlines,
-    /// Whose usage is read.
+    /// Whose usage and costs are read.
     metered: usage::Meters,
     usage: UsageOptions,
     /// Whoever rates does it alone.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use brood_hooks::Now;
 use brood_meter::{Cause, Last, Reading};
-use brood_store::{Born, MachineRow, Write};
+use brood_store::{Born, MachineRow, StoreError, Write};
 use brood_supervisor::protocol::Entry;
 use brood_units::MachineId;
 
@@ -169,13 +169,19 @@ impl Engine {
 
     /// Usage of machines that were born under a program that did not count is counted from now on.
     fn open_missing_meters(&self, taken: &[(Born, Guest)]) -> Result<(), EngineError> {
-        let mut missing = Vec::new();
-        for (born, guest) in taken {
-            if self.store().read(|read| read.meter(born.id))?.is_none() {
-                let (subject, last) = reading::birth(born);
-                let cpu_ns = reading::cpu(guest.pid()).cpu_ns.unwrap_or(0);
-                missing.push((subject, Last { cpu_ns, ..last }));
+        let missing = self.store().read(|read| -> Result<Vec<_>, StoreError> {
+            let mut missing = Vec::new();
+            for (born, guest) in taken {
+                if read.meter(born.id)?.is_none() {
+                    let (subject, last) = reading::birth(born);
+                    let cpu_ns = reading::cpu(guest.pid()).cpu_ns.unwrap_or(0);
+                    missing.push((subject, Last { cpu_ns, ..last }));
+                }
             }
+            Ok(missing)
+        })?;
+        if missing.is_empty() {
+            return Ok(());
         }
         let open = move |write: &mut Write<'_>| -> Result<(), EngineError> {
             for (subject, last) in &missing {

@@ -43,6 +43,7 @@ impl Asked {
             secrets,
             give,
         } = self;
+        let live = facts.live;
         let items = vec![Item {
             request: request.clone(),
             facts,
@@ -60,6 +61,7 @@ impl Asked {
             decisions,
             warnings: Vec::new(),
             held: None,
+            live,
         };
         match decide(&items, &said).pop() {
             Some(Verdict::Admitted(granted)) => {
@@ -173,6 +175,11 @@ impl Admitted {
         first.append(&mut self.course.decisions);
         self.course.decisions = first;
         self
+    }
+
+    /// How many of the tenant's machines were alive when policies were asked.
+    pub const fn live(&self) -> u32 {
+        self.course.live
     }
 
     /// Goes no further: units to give back.

@@ -142,6 +142,8 @@ struct Course {
     decisions: Vec<Decision>,
     warnings: Vec<String>,
     held: Option<Held>,
+    /// The tenant's machines that were alive when policies were asked.
+    live: u32,
 }
 
 impl Course {

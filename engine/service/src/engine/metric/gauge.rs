@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use brood_store::Census;
+use brood_store::{Census, MachineKind};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Unit;
@@ -150,7 +150,18 @@ impl Gauges {
             ),
             [(NONE, sealed * super::super::template::POOL as f64)],
         )?;
-        let sums = inner.costs.sums(&templates, &warm);
+        let alive: Vec<_> = self.engine.metered().values().cloned().collect();
+        let of = |kind: MachineKind| {
+            let found = alive.iter().filter(|one| one.kind == kind);
+            (kind.as_str(), found.map(|one| one.pid).collect())
+        };
+        let cells = [
+            of(MachineKind::Machine),
+            of(MachineKind::Checkpoint),
+            ("template", templates),
+            ("warm", warm),
+        ];
+        let sums = inner.costs.sums(&cells);
         let cells = sums
             .iter()
             .map(|(kind, sum)| ([("kind", *kind)], sum.cells as f64));

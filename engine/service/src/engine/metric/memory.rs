@@ -3,12 +3,8 @@
 //! Invariant: however often somebody scrapes, counting takes at most a twentieth of one CPU: walking the page tables of a
 //! thousand cells is not free, so that a count stands until twenty times what it took has passed.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-use brood_store::MachineKind;
-use brood_units::MachineId;
 
 use crate::process;
 
@@ -24,13 +20,15 @@ pub(super) struct Sum {
     pub(super) pss_kib: u64,
 }
 
-/// The processes of machines and checkpoints, and what all cells cost.
+/// What all cells cost.
 #[derive(Default)]
 pub(in crate::engine) struct Costs {
-    // Leaf locks.
-    cells: Mutex<HashMap<MachineId, (MachineKind, u32)>>,
+    // A leaf lock, held while cells are counted: who scrapes at the same time gets the same count.
     counted: Mutex<Option<Counted>>,
 }
+
+/// Processes of one kind.
+pub(super) type Cells = (&'static str, Vec<u32>);
 
 struct Counted {
     good_until: Instant,
@@ -38,38 +36,17 @@ struct Counted {
 }
 
 impl Costs {
-    /// Somebody is there.
-    pub(in crate::engine) fn add(&self, id: MachineId, kind: MachineKind, pid: u32) {
-        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        cells.insert(id, (kind, pid));
-    }
-
-    /// Somebody has gone. Their number may soon be another process's.
-    pub(in crate::engine) fn remove(&self, id: MachineId) {
-        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        cells.remove(&id);
-    }
-
-    /// The sums by kind, with those of templates and of who is warm.
-    pub(super) fn sums(&self, templates: &[u32], warm: &[u32]) -> Vec<(&'static str, Sum)> {
+    /// The sums by kind.
+    pub(super) fn sums(&self, cells: &[Cells]) -> Vec<(&'static str, Sum)> {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         let begun = Instant::now();
         if let Some(counted) = counted.as_ref().filter(|last| begun < last.good_until) {
             return counted.sums.clone();
         }
-        let cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = |wanted: MachineKind| -> Vec<u32> {
-            let cells = cells.values().filter(|(kind, _)| *kind == wanted);
-            cells.map(|(_, pid)| *pid).collect()
-        };
-        let (machines, points) = (of(MachineKind::Machine), of(MachineKind::Checkpoint));
-        drop(cells);
-        let sums = vec![
-            ("machine", sum(&machines)),
-            ("checkpoint", sum(&points)),
-            ("template", sum(templates)),
-            ("warm", sum(warm)),
-        ];
+        let sums: Vec<_> = cells
+            .iter()
+            .map(|(kind, pids)| (*kind, sum(pids)))
+            .collect();
         let rest: Duration = begun.elapsed() * REST;
         *counted = Some(Counted {
             good_until: Instant::now() + rest,
@@ -100,23 +77,26 @@ mod tests {
     #[test]
     fn who_is_there_costs_something_and_who_has_gone_nothing() {
         let costs = Costs::default();
-        let id = MachineId::from_bytes([1; 16]);
-        costs.add(id, MachineKind::Machine, std::process::id());
+        let cells = |machines: &[u32], templates: &[u32]| {
+            [
+                ("machine", machines.to_vec()),
+                ("template", templates.to_vec()),
+            ]
+        };
         let of = |sums: Vec<(&str, Sum)>, wanted: &str| {
             let found = sums.into_iter().find(|(kind, _)| *kind == wanted);
             found.expect("a kind").1
         };
-        let here = of(costs.sums(&[], &[]), "machine");
+        let here = of(costs.sums(&cells(&[std::process::id()], &[])), "machine");
         assert!(
             here.cells == 1 && here.private_kib > 0 && here.pss_kib >= here.private_kib,
             "{here:?}"
         );
-        costs.remove(id);
         // A new count, as after its rest.
         *costs.counted.lock().expect("whole") = None;
-        assert_eq!(of(costs.sums(&[], &[]), "machine"), Sum::default());
+        assert_eq!(of(costs.sums(&cells(&[], &[])), "machine"), Sum::default());
         *costs.counted.lock().expect("whole") = None;
-        let gone = of(costs.sums(&[u32::MAX], &[]), "template");
+        let gone = of(costs.sums(&cells(&[], &[u32::MAX])), "template");
         assert_eq!((gone.cells, gone.pss_kib), (1, 0));
     }
 
@@ -135,6 +115,6 @@ mod tests {
             good_until: Instant::now() + Duration::from_secs(3600),
             sums: stands.clone(),
         });
-        assert_eq!(costs.sums(&[], &[]), stands);
+        assert_eq!(costs.sums(&[]), stands);
     }
 }

@@ -172,6 +172,11 @@ impl UsageFilter {
                 .is_none_or(|(key, value)| subject.labels.get(key) == Some(value))
     }
 
+    /// A line of a machine's usage, or a fee, which is no machine's.
+    fn takes_line(&self, subject: Option<&Subject>) -> bool {
+        subject.map_or_else(|| self.takes_fees(), |subject| self.takes(subject))
+    }
+
     fn takes_fees(&self) -> bool {
         *self
             == Self {
@@ -245,9 +250,7 @@ impl Engine {
         let mut known = HashMap::new();
         for batch in &found {
             self.each_line(batch, &mut known, |subject, line| {
-                let is_taken =
-                    subject.map_or_else(|| filter.takes_fees(), |subject| filter.takes(subject));
-                if is_taken {
+                if filter.takes_line(subject) {
                     items.push(LineAnswer {
                         tenant: batch.batch.tenant.clone(),
                         subject: subject.cloned(),
@@ -313,9 +316,7 @@ impl Engine {
                 answer.held += u64::from(batch.state == BatchState::Held);
                 answer.dead += u64::from(batch.state == BatchState::Dead);
                 self.each_line(batch, &mut known, |subject, line| {
-                    let is_taken = subject
-                        .map_or_else(|| filter.takes_fees(), |subject| filter.takes(subject));
-                    if is_taken {
+                    if filter.takes_line(subject) {
                         let key = by.of(&batch.batch.tenant, subject);
                         charge(answer.groups.entry(key).or_default(), &line);
                     }

@@ -125,5 +125,5 @@ impl Engine {
     }
 }
 
-/// What is read of, by machine.
+/// The processes of all machines and checkpoints that are alive. A leaf lock, held for lines.
 pub(super) type Meters = std::sync::Mutex<HashMap<MachineId, Metered>>;

@@ -5,6 +5,7 @@
 //! not be read is none, never zero.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use brood_cell::EndCause;
 use brood_meter::{Last, Motion, Reading, Subject};
@@ -15,23 +16,24 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::super::now;
 use crate::process;
 
-/// A process that is read of.
+/// The process of a machine or checkpoint that is alive. Clones are the same one.
+#[derive(Clone)]
 pub(in crate::engine) struct Metered {
+    /// What it is.
+    pub(in crate::engine) kind: MachineKind,
     /// Its number.
     pub(in crate::engine) pid: u32,
-    /// What becomes readable when it ends.
-    pub(in crate::engine) process: OwnedFd,
+    /// What becomes readable when it ends, where that can be had: without it nobody knows whose the number is.
+    pub(in crate::engine) process: Option<Arc<OwnedFd>>,
 }
 
 impl Metered {
     /// Everything of a living process; none if it has ended, as its number may be another's by then.
     pub(super) fn read(&self) -> Option<Reading> {
+        let process = self.process.as_ref()?;
         let reading = all(self.pid);
         let at_once = Timespec::default();
-        let mut polled = [PollFd::from_borrowed_fd(
-            self.process.as_fd(),
-            PollFlags::IN,
-        )];
+        let mut polled = [PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN)];
         let has_ended = poll(&mut polled, Some(&at_once)) != Ok(0);
         (!has_ended).then_some(reading)
     }

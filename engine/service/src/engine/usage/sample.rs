@@ -42,7 +42,8 @@ impl Engine {
     }
 
     fn read_all(&self) -> Vec<(MachineId, Reading)> {
-        let metered = self.metered();
+        // Reading walks page tables; a fork that has a machine added waits for none of that.
+        let metered = self.metered().clone();
         let all = metered.iter();
         all.filter_map(|(id, metered)| Some((*id, metered.read()?)))
             .collect()
