@@ -19,11 +19,9 @@ const TIMED_OUT: u8 = 124;
 /// Of a program whose end nobody knows, as ssh(1) ends then.
 const UNKNOWN: u8 = 255;
 
-/// `brood exec`
+// What a program has around it. Not a doc comment, which would be the help of whoever flattens it.
 #[derive(Args)]
-pub struct Arguments {
-    /// The machine: its id, its name, or the end of its id.
-    machine: String,
+pub(super) struct Around {
     /// A variable put over the guest's own.
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = pair)]
     env: Vec<Pair>,
@@ -33,6 +31,31 @@ pub struct Arguments {
     /// name, uid, name:group or uid:gid; root if not said.
     #[arg(short, long)]
     user: Option<String>,
+}
+
+impl Around {
+    /// A program that runs in it.
+    pub(super) fn program(self, argv: Vec<String>) -> ExecSpec {
+        ExecSpec {
+            argv,
+            env: map(self.env),
+            cwd: self.cwd,
+            user: self.user,
+            timeout: None,
+            tty: None,
+            stdin: None,
+            wait: None,
+        }
+    }
+}
+
+/// `brood exec`
+#[derive(Args)]
+pub struct Arguments {
+    /// The machine: its id, its name, or the end of its id.
+    machine: String,
+    #[command(flatten)]
+    around: Around,
     /// Ends the program and its descendants after so long; 60s if not said.
     #[arg(long, value_parser = span)]
     timeout: Option<Span>,
@@ -48,14 +71,9 @@ impl Run for Arguments {
     fn run(self, client: &Client, out: Out) -> Result<ExitCode, Failure> {
         let machine = name::machine(client, &self.machine)?;
         let spec = ExecSpec {
-            argv: self.argv,
-            env: map(self.env),
-            cwd: self.cwd,
-            user: self.user,
             timeout: self.timeout,
-            tty: None,
-            stdin: None,
             wait: Some(!self.detach),
+            ..self.around.program(self.argv)
         };
         let ran = client.start_exec(machine, &spec)?;
         if self.detach {

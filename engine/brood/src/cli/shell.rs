@@ -19,11 +19,10 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetat
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Run;
-use super::exec::status;
+use super::exec::{Around, status};
 use super::failure::Failure;
 use super::name;
 use super::out::{Out, raw};
-use super::value::{Pair, map, pair};
 
 /// What is started if nothing is named.
 const SHELL: [&str; 3] = [
@@ -43,15 +42,8 @@ const TYPED: usize = 16 << 10;
 pub struct Arguments {
     /// The machine: its id, its name, or the end of its id.
     machine: String,
-    /// A variable put over the guest's own.
-    #[arg(short, long, value_name = "NAME=VALUE", value_parser = pair)]
-    env: Vec<Pair>,
-    /// The working directory; / if not said.
-    #[arg(short = 'C', long)]
-    cwd: Option<String>,
-    /// name, uid, name:group or uid:gid; root if not said.
-    #[arg(short, long)]
-    user: Option<String>,
+    #[command(flatten)]
+    around: Around,
     /// Come back to a program with a terminal that runs already, by its number.
     #[arg(long, value_name = "EXEC", conflicts_with_all = ["argv", "env", "cwd", "user"])]
     attach: Option<u32>,
@@ -88,21 +80,17 @@ impl Arguments {
             true => SHELL.map(str::to_owned).to_vec(),
             false => self.argv,
         };
-        let mut env = map(self.env);
-        // Programs ask it how the terminal is steered (environ(7)).
-        if let Ok(term) = std::env::var("TERM") {
-            env.entry("TERM".to_owned()).or_insert(term);
-        }
-        ExecSpec {
-            argv,
-            env,
-            cwd: self.cwd,
-            user: self.user,
-            timeout: None,
+        let mut spec = ExecSpec {
             tty: Some(size().unwrap_or(SIZE)),
             stdin: Some(true),
             wait: Some(false),
+            ..self.around.program(argv)
+        };
+        // Programs ask it how the terminal is steered (environ(7)).
+        if let Ok(term) = std::env::var("TERM") {
+            spec.env.entry("TERM".to_owned()).or_insert(term);
         }
+        spec
     }
 }
 

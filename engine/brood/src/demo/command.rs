@@ -36,14 +36,7 @@ impl Command {
 
     /// Its answer in JSON, without being shown.
     pub(super) fn quietly(&self, arguments: &[&str]) -> anyhow::Result<Value> {
-        let output = self.run(&[arguments, &["-o", "json"]].concat())?;
-        let words = String::from_utf8_lossy(&output.stdout);
-        ensure!(
-            output.status.success(),
-            "brood {}: {words}{}",
-            arguments.join(" "),
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let words = self.text(&[arguments, &["-o", "json"]].concat())?;
         serde_json::from_str(&words).with_context(|| format!("what it answered: {words}"))
     }
 
