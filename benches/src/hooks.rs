@@ -16,7 +16,6 @@ mod provider;
 mod runaway;
 mod swap;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -27,6 +26,7 @@ use brood_hooks::{
 };
 use brood_plugin_host::{Asked, BindableHook, Binding, Bindings, block_on};
 
+use crate::Shipped;
 use crate::report::Report;
 use provider::Provider;
 
@@ -37,32 +37,19 @@ const NOW: Now = Now::from_unix_nanos(1_700_000_000_000_000_000);
 pub(crate) struct Plan {
     /// Calls of a row where many make sense.
     pub(crate) calls: usize,
-    /// Only rows whose name contains this.
-    pub(crate) only: Option<String>,
-    /// The `brood` program, which compiles components.
-    pub(crate) program: PathBuf,
-    /// Where the shipped components are.
-    pub(crate) plugins: PathBuf,
-}
-
-impl Plan {
-    fn wants(&self, name: &str) -> bool {
-        self.only
-            .as_ref()
-            .is_none_or(|only| name.contains(only.as_str()))
-    }
+    pub(crate) shipped: Shipped,
 }
 
 /// Runs every wanted row.
 pub(crate) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     let provider = Provider::open(plan)?;
-    if plan.wants("admission/fresh") {
+    if plan.shipped.wants("admission/fresh") {
         admission(plan, &provider, report)?;
     }
-    if plan.wants("fork-1000/all-hooks") {
+    if plan.shipped.wants("fork-1000/all-hooks") {
         fork(plan, &provider, report)?;
     }
-    if plan.wants("placement/256-candidates") {
+    if plan.shipped.wants("placement/256-candidates") {
         let binding = first(&provider.policies.placement)?;
         let asked = Asked::new(ask::question(256, 1));
         alone(
@@ -78,13 +65,13 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
             20 => "billing/1000-samples".to_owned(),
             other => format!("billing/1000-samples-{other}-accounts"),
         };
-        if plan.wants(&name) {
+        if plan.shipped.wants(&name) {
             let binding = first(&provider.policies.billing)?;
             let asked = Asked::new(ask::batch(1000, accounts));
             alone(&name, binding, &asked, plan.calls / 10, report)?;
         }
     }
-    if plan.wants("hot-swap") {
+    if plan.shipped.wants("hot-swap") {
         swap::run(&provider, report)?;
     }
     runaway::run(plan, &provider, report)

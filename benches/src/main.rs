@@ -12,13 +12,38 @@ mod usage;
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 #[derive(Parser)]
 #[command(about = "Benches of the fork path and of the hooks")]
 struct Arguments {
     #[command(subcommand)]
     bench: Bench,
+}
+
+// What benches of the shipped program and its components have in common. Not a doc comment, which would be the help of
+// whoever flattens it.
+#[derive(Args)]
+pub(crate) struct Shipped {
+    /// The `brood` program.
+    #[arg(long)]
+    pub(crate) program: PathBuf,
+    /// Where `cargo xtask plugins` puts components.
+    #[arg(long)]
+    pub(crate) plugins: PathBuf,
+    /// Print one JSON object as the last line.
+    #[arg(long)]
+    json: bool,
+    /// Only rows whose name contains this.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+impl Shipped {
+    /// Whether a row is wanted.
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| name.contains(only))
+    }
 }
 
 #[derive(Subcommand)]
@@ -37,60 +62,30 @@ enum Bench {
     },
     /// The shipped policy plugins: latency of calls, of a whole fork's, of swaps, and of what is endless.
     Hooks {
-        /// The `brood` program, which compiles components.
-        #[arg(long)]
-        program: PathBuf,
-        /// Where `cargo xtask plugins` puts components.
-        #[arg(long)]
-        plugins: PathBuf,
-        /// Print one JSON object as the last line.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        shipped: Shipped,
         /// Calls of a row where many make sense.
         #[arg(long, default_value_t = 100_000)]
         calls: usize,
-        /// Only rows whose name contains this.
-        #[arg(long)]
-        only: Option<String>,
     },
     /// The server over HTTP with the policy that ships: a fork, a burst of them, a long list.
     Service {
-        /// The `brood` program.
-        #[arg(long)]
-        program: PathBuf,
-        /// Where `cargo xtask plugins` puts components.
-        #[arg(long)]
-        plugins: PathBuf,
-        /// Print one JSON object as the last line.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        shipped: Shipped,
         /// Requests of each row.
         #[arg(long, default_value_t = 500)]
         samples: usize,
-        /// Only rows whose name contains this.
-        #[arg(long)]
-        only: Option<String>,
     },
     /// Usage: counted beside forks, sampled, and rated by the price list that ships.
     Usage {
-        /// The `brood` program.
-        #[arg(long)]
-        program: PathBuf,
-        /// Where `cargo xtask plugins` puts components.
-        #[arg(long)]
-        plugins: PathBuf,
-        /// Print one JSON object as the last line.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        shipped: Shipped,
         /// Forks of each kind.
         #[arg(long, default_value_t = 500)]
         samples: usize,
         /// Samples that are rated.
         #[arg(long, default_value_t = 1_000_000)]
         rated: u64,
-        /// Only rows whose name contains this.
-        #[arg(long)]
-        only: Option<String>,
     },
     /// A Linux machine's boot against live forks of a running one, all to a program's answer; ratios of the medians.
     LabRatio {
@@ -118,52 +113,27 @@ fn main() -> anyhow::Result<()> {
             fork::run(&host::Host::open()?, &plan, &mut report)?;
             json
         }
-        Bench::Hooks {
-            program,
-            plugins,
-            json,
-            calls,
-            only,
-        } => {
-            let plan = hooks::Plan {
-                calls,
-                only,
-                program,
-                plugins,
-            };
-            hooks::run(&plan, &mut report)?;
+        Bench::Hooks { shipped, calls } => {
+            let json = shipped.json;
+            hooks::run(&hooks::Plan { calls, shipped }, &mut report)?;
             json
         }
-        Bench::Service {
-            program,
-            plugins,
-            json,
-            samples,
-            only,
-        } => {
-            let plan = service::Plan {
-                samples,
-                only,
-                program,
-                plugins,
-            };
+        Bench::Service { shipped, samples } => {
+            let json = shipped.json;
+            let plan = service::Plan { samples, shipped };
             service::run(&host::Host::open()?, &plan, &mut report)?;
             json
         }
         Bench::Usage {
-            program,
-            plugins,
-            json,
+            shipped,
             samples,
             rated,
-            only,
         } => {
+            let json = shipped.json;
             let plan = usage::Plan {
                 samples,
                 rated,
-                only,
-                program,
-                plugins,
+                shipped,
             };
             usage::run(&plan, &mut report)?;
             json

@@ -15,6 +15,7 @@ use brood_cell::Cell;
 use brood_cell::protocol::{Checkpoint, Start};
 use serde_json::json;
 
+use crate::Shipped;
 use crate::host::Host;
 use crate::report::Report;
 use client::Client;
@@ -33,23 +34,12 @@ const FEW: usize = 50;
 /// Where things are, and how many samples are wanted.
 pub(crate) struct Plan {
     pub(crate) samples: usize,
-    pub(crate) only: Option<String>,
-    /// The `brood` program.
-    pub(crate) program: std::path::PathBuf,
-    /// Where `cargo xtask plugins` puts components.
-    pub(crate) plugins: std::path::PathBuf,
-}
-
-impl Plan {
-    fn wants(&self, name: &str) -> bool {
-        let only = self.only.as_deref();
-        only.is_none_or(|only| name.contains(only))
-    }
+    pub(crate) shipped: Shipped,
 }
 
 /// Runs every wanted row.
 pub(crate) fn run(host: &Host, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    let server = Server::start(&plan.program, &plan.plugins, ENDED)?;
+    let server = Server::start(&plan.shipped.program, &plan.shipped.plugins, ENDED)?;
     let mut client = server.client()?;
     let template = json!({ "name": "bench", "guest": "bare", "memory_mib": RAM_MIB });
     client.call("POST", "/v1/templates", &template)?;
@@ -57,13 +47,13 @@ pub(crate) fn run(host: &Host, plan: &Plan, report: &mut Report) -> anyhow::Resu
     let mother = client.call("POST", "/v1/machines", &machine)?;
     let mother = mother["id"].as_str().context("no id")?;
     let forks = format!("/v1/machines/{mother}/forks");
-    if plan.wants("http-fork/256MiB") {
+    if plan.shipped.wants("http-fork/256MiB") {
         http_fork(host, &mut client, &forks, plan.samples, report)?;
     }
-    if plan.wants("burst/100") {
+    if plan.shipped.wants("burst/100") {
         burst(&server, &mut client, &forks, plan.samples, report)?;
     }
-    if plan.wants("list/10000") {
+    if plan.shipped.wants("list/10000") {
         list(&mut client, &forks, plan.samples, report)?;
     }
     server.stop()

@@ -4,7 +4,6 @@
 //! neighbours. Records are of machines that never were, written as the engine writes a window of fifty machines.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant as Stopwatch};
@@ -26,6 +25,7 @@ use brood_store::{Store, StoreError, StoreOptions, Write};
 use brood_units::{Instant, MachineId, Timestamp};
 use tokio::runtime::Runtime;
 
+use crate::Shipped;
 use crate::report::Report;
 
 /// Machines that never were.
@@ -46,28 +46,18 @@ pub(crate) struct Plan {
     pub(crate) samples: usize,
     /// Samples that are rated.
     pub(crate) rated: u64,
-    pub(crate) only: Option<String>,
-    /// The `brood` program.
-    pub(crate) program: PathBuf,
-    /// Where `cargo xtask plugins` puts components.
-    pub(crate) plugins: PathBuf,
-}
-
-impl Plan {
-    fn wants(&self, name: &str) -> bool {
-        self.only.as_deref().is_none_or(|only| name.contains(only))
-    }
+    pub(crate) shipped: Shipped,
 }
 
 /// Runs every wanted row.
 pub(crate) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    if plan.wants("ledger/10000-per-second") {
+    if plan.shipped.wants("ledger/10000-per-second") {
         ledger(plan, report)?;
     }
-    if plan.wants("sample/200") {
+    if plan.shipped.wants("sample/200") {
         sample(plan, report)?;
     }
-    if plan.wants("rate/1000000") {
+    if plan.shipped.wants("rate/1000000") {
         rate(plan, report)?;
     }
     Ok(())
@@ -98,16 +88,16 @@ impl Open {
             // Two shared CPUs on which machines spin.
             binding.limits.deadline_ms = binding.limits.deadline_ms.max(5000);
         }
-        let options = HostOptions::new(compile_options(&plan.program, None));
+        let options = HostOptions::new(compile_options(&plan.shipped.program, None));
         let plugins = PluginHost::start(
             &options,
             Arc::new(VolatileState::default()),
             Arc::new(Silent),
         )?;
-        let policies = Policies::open(&plugins, &set, &plan.plugins, &Builtins::default())?;
+        let policies = Policies::open(&plugins, &set, &plan.shipped.plugins, &Builtins::default())?;
         let directory = tempfile::tempdir()?;
         let store = Store::open(&directory.path().join("state"), &StoreOptions::default())?;
-        let host = Host::open(&plan.program, None, directory.path())?;
+        let host = Host::open(&plan.shipped.program, None, directory.path())?;
         let far = Duration::from_secs(86_400);
         let by_hand = UsageOptions {
             window: far,

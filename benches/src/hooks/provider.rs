@@ -37,13 +37,13 @@ impl Provider {
         for plugin in &mut set.plugins {
             grow(plugin)?;
         }
-        let compile = compile_options(&plan.program, None);
+        let compile = compile_options(&plan.shipped.program, None);
         let state = Arc::new(VolatileState::default());
         let host = Host::start(&HostOptions::new(compile), state, Arc::new(Silent))?;
-        let policies = Policies::open(&host, &set, &plan.plugins, &Builtins::default())?;
+        let policies = Policies::open(&host, &set, &plan.shipped.plugins, &Builtins::default())?;
         Ok(Self {
             set,
-            plugins: plan.plugins.clone(),
+            plugins: plan.shipped.plugins.clone(),
             policies,
             host,
         })

@@ -30,7 +30,7 @@ pub(super) fn run(plan: &Plan, provider: &Provider, report: &mut Report) -> anyh
         ),
     ];
     for (name, limits) in rows {
-        if plan.wants(name) {
+        if plan.shipped.wants(name) {
             row(name, limits, plan, provider, report)?;
         }
     }
