@@ -122,54 +122,19 @@ fn put_right(serve: &Serve, month: &str, lines: usize, sum: i128) {
 #[test]
 fn credits_are_posted_once_and_only_by_an_operator() {
     let Some(serve) = start() else { return };
-    let credit = [
-        "tenant",
-        "credit",
-        "default",
-        "25.00",
-        "--idempotency-key",
-        "invoice-7",
-    ];
-    let posted = serve.good(&credit);
+    let credit = |tenant, amount, key| {
+        serve.json(&["tenant", "credit", tenant, amount, "--idempotency-key", key])
+    };
+    let posted = credit("default", "25.00", "invoice-7").good();
     assert_eq!(
         (&posted["amount"], &posted["entry"]),
         (&"25".into(), &1.into())
     );
-    assert_eq!(serve.good(&credit), posted);
-    assert_eq!(
-        serve
-            .json(&[
-                "tenant",
-                "credit",
-                "default",
-                "26.00",
-                "--idempotency-key",
-                "invoice-7"
-            ])
-            .status,
-        113
-    );
-    assert_eq!(
-        serve
-            .json(&["tenant", "credit", "nobody", "1", "--idempotency-key", "k"])
-            .status,
-        110
-    );
+    assert_eq!(credit("default", "25.00", "invoice-7").good(), posted);
+    assert_eq!(credit("default", "26.00", "invoice-7").status, 113);
+    assert_eq!(credit("nobody", "1", "k").status, 110);
     for wrong in ["1e3", "0.0000000001", "-"] {
-        assert_eq!(
-            serve
-                .json(&[
-                    "tenant",
-                    "credit",
-                    "default",
-                    wrong,
-                    "--idempotency-key",
-                    "k"
-                ])
-                .status,
-            2,
-            "{wrong}"
-        );
+        assert_eq!(credit("default", wrong, "k").status, 2, "{wrong}");
     }
     let balance = serve.good(&["tenant", "balance", "default"]);
     assert_eq!(

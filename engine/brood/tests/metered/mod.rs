@@ -53,6 +53,19 @@ pub(crate) fn enforced() -> String {
     policy
 }
 
+/// An engine over the state in a directory, with whoever a policy file binds.
+async fn start(
+    directory: &Path,
+    bound: &Bound,
+    policy: &str,
+    options: UsageOptions,
+) -> (Engine, Store) {
+    let store = Store::open(&directory.join("state"), &StoreOptions::default()).expect("opens");
+    let panels = bound.open(policy).expect("binds");
+    let engine = Engine::open_with(store.clone(), host(directory), panels, options).await;
+    (engine.expect("an engine"), store)
+}
+
 impl Metered {
     pub(crate) fn open(policy: &str) -> Option<Self> {
         Self::open_with(policy, BY_HAND)
@@ -62,17 +75,12 @@ impl Metered {
         let bound = bound(policy)?;
         let runtime = Runtime::new().expect("a runtime");
         let directory = scratch();
-        let state = directory.path().join("state");
-        let store = Store::open(&state, &StoreOptions::default()).expect("opens");
-        let (engine, caller) = runtime.block_on(async {
-            let panels = bound.open(policy).expect("binds");
-            let host = host(directory.path());
-            let engine = Engine::open_with(store.clone(), host, panels, options).await;
-            let engine = engine.expect("an engine");
+        let (engine, store, caller) = runtime.block_on(async {
+            let (engine, store) = start(directory.path(), &bound, policy, options).await;
             let token = engine.first_key("acme", |_| {}).await.expect("a key");
             let token = token.expect("it is the first");
             let caller = engine.authenticate(token.reveal()).expect("it is known");
-            (engine, caller)
+            (engine, store, caller)
         });
         Some(Self {
             engine,
@@ -106,14 +114,8 @@ impl Metered {
         drop(engine);
         drop(store);
         let bound = bound(policy).expect("they were built before");
-        let (engine, store) = runtime.block_on(async {
-            let state = directory.path().join("state");
-            let store = Store::open(&state, &StoreOptions::default()).expect("opens");
-            let panels = bound.open(policy).expect("binds");
-            let host = host(directory.path());
-            let engine = Engine::open_with(store.clone(), host, panels, BY_HAND).await;
-            (engine.expect("an engine"), store)
-        });
+        let started = start(directory.path(), &bound, policy, BY_HAND);
+        let (engine, store) = runtime.block_on(started);
         Self {
             engine,
             store,
