@@ -1,13 +1,11 @@
 //! The command line against a real server with real cells (bare guests): each command, for people and in JSON.
 
-mod serve;
-
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
+use crate::serve::{Serve, brood};
 use serde_json::Value;
-use serve::{Serve, brood};
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()

@@ -1,14 +1,12 @@
 //! The command line where something is wrong: statuses, problems as they were sent, terminals and broken pipes.
 
-mod serve;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
+use crate::serve::{Ended, Serve, brood, program};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use serve::{Ended, Serve, brood, program};
 
 /// Both ways of saying it.
 fn both(serve: &Serve, arguments: &[&str]) -> (Ended, Ended) {

@@ -1,10 +1,8 @@
 //! The command line against a real server with bare guests: times to live, rotated keys, lists for operators, and what a
 //! terminal, files and logs say where there is no agent.
 
-mod serve;
-
+use crate::serve::Serve;
 use serde_json::Value;
-use serve::Serve;
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()

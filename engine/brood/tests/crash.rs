@@ -8,9 +8,6 @@
     reason = "a test fails where something is not as it should be"
 )]
 
-#[allow(dead_code, reason = "each test program uses a part")]
-mod program;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -19,7 +16,7 @@ use std::process::Command;
 use brood_testkit::{children_of, is_alive, scratch, settle};
 use serde_json::Value;
 
-use program::{Options, Program, components, kvm};
+use crate::program::{Options, Program, components, kvm};
 
 /// What the client wants, in order. `{a}` is the id that the step `a` was answered with.
 const STEPS: [(&str, &str, &str); 9] = [

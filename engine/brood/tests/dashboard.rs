@@ -1,17 +1,13 @@
 //! The dashboard that ships, against what a running engine serves.
 
-mod http;
-mod policy;
-mod watch;
-
 use std::collections::BTreeSet;
 use std::fs;
 
 use brood_front::{Options, TenantLabels};
 use serde_json::Value;
 
-use http::Server;
-use watch::{Scrape, workspace};
+use crate::http::Server;
+use crate::watch::{Scrape, workspace};
 
 /// Metrics that are on no panel, each with its reason.
 const LEFT_OUT: [&str; 0] = [];

@@ -1,7 +1,5 @@
 //! The engine behind every front, with real cells (bare guests), the real database and the components that ship.
 
-mod policy;
-
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -20,7 +18,7 @@ use brood_units::MachineId;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::runtime::Runtime;
 
-use policy::{Bound, SHIPPED, bound};
+use crate::policy::{Bound, SHIPPED, bound};
 
 /// An engine over a directory, with whoever a policy file binds.
 struct Open {

@@ -4,8 +4,6 @@
 //! the lab tests. Components are built by `cargo xtask plugins`; without them it is a printed skip on a laptop and a
 //! failure where the environment says `CI`.
 
-mod policy;
-
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
@@ -22,7 +20,7 @@ use brood_service::machine::Machine;
 use brood_service::path::Why;
 use brood_testkit::{Host, children_of, is_alive, settle};
 
-use policy::{Bound, SHIPPED, bound, decide};
+use crate::policy::{Bound, SHIPPED, bound, decide};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -1,8 +1,5 @@
 //! The HTTP edge over a socket, with real cells (bare guests), the real database and the components that ship.
 
-mod http;
-mod policy;
-
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::time::Duration;
@@ -10,7 +7,7 @@ use std::time::Duration;
 use brood_front::Options;
 use serde_json::Value;
 
-use http::{Server, answer, text};
+use crate::http::{Server, answer, text};
 
 #[test]
 fn a_machine_is_made_forked_kept_shown_and_ended_over_http() {
@@ -257,7 +254,7 @@ fn a_request_that_comes_twice_under_one_key_is_done_once() {
 
 #[test]
 fn a_policys_denial_reaches_the_caller_in_its_own_words() {
-    let few = policy::SHIPPED.replace("max-per-request = 64", "max-per-request = 2");
+    let few = crate::policy::SHIPPED.replace("max-per-request = 64", "max-per-request = 2");
     let Some(server) = Server::start_with(&few, Options::default()) else {
         return;
     };

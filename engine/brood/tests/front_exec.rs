@@ -1,13 +1,10 @@
 //! Programs over HTTP, as far as they need no Linux guest: what is refused, and what the database knows.
 
-mod http;
-mod policy;
-
 use brood_front::Options;
 use brood_store::{ExecRow, ExecState, Pending, StoreError};
 use brood_units::{MachineId, Timestamp};
 
-use http::{Server, text};
+use crate::http::{Server, text};
 
 fn ran(machine: &str, exec: u32, state: ExecState) -> ExecRow {
     let at = Timestamp::from_millis(1_000);

@@ -1,11 +1,8 @@
 //! Files over HTTP where no Linux guest is needed: what is refused, and that it is refused before anything is read.
 
-mod http;
-mod policy;
-
 use brood_front::Options;
 
-use http::{Server, text};
+use crate::http::{Server, text};
 
 #[test]
 fn files_of_a_guest_without_an_agent_are_refused_with_what_to_use_instead() {

@@ -1,16 +1,13 @@
 //! Clients that mean harm or have bad luck, and a host that is out of descriptors: the server goes on.
 
-mod http;
-mod policy;
-
 use std::io::{ErrorKind, Write};
 use std::time::{Duration, Instant};
 
 use brood_front::Options;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use http::apart::Apart;
-use http::{Server, answer, text};
+use crate::http::apart::Apart;
+use crate::http::{Server, answer, text};
 
 /// So long something may take that the server does by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -119,7 +116,7 @@ fn a_follower_that_vanishes_gives_its_place_to_the_next() {
 
 #[test]
 fn a_server_that_is_out_of_descriptors_says_so_and_serves_on_when_there_are_some() {
-    let Some(mut server) = Apart::start(policy::SHIPPED) else {
+    let Some(mut server) = Apart::start(crate::policy::SHIPPED) else {
         return;
     };
     assert_eq!(server.call("GET /v1/machines", "").status, 200);

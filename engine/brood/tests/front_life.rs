@@ -1,14 +1,11 @@
 //! Machines that end by themselves, over HTTP: when their time is over, and when nobody asks anything of them.
 
-mod http;
-mod policy;
-
 use std::time::{Duration, Instant};
 
 use brood_front::Options;
 use serde_json::Value;
 
-use http::{Server, text};
+use crate::http::{Server, text};
 
 /// So long something may take that is to happen by itself.
 const PATIENCE: Duration = Duration::from_secs(60);

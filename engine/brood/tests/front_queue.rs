@@ -1,15 +1,12 @@
 //! Requests that wait for room, over HTTP, in the queue of the shipped quota plugin.
 
-mod http;
-mod policy;
-
 use std::thread::{self, ScopedJoinHandle};
 
 use brood_front::Options;
 use serde_json::Value;
 
-use http::{Answer, Server, text};
-use policy::SHIPPED;
+use crate::http::{Answer, Server, text};
+use crate::policy::SHIPPED;
 
 /// Two machines live at once; who is too many waits for so long.
 fn queue(max_wait_ms: u32) -> String {
@@ -165,9 +162,9 @@ fn a_server_that_stops_answers_those_who_wait() {
         let mut stream = std::net::TcpStream::connect(address).expect("it listens");
         let key = format!("Bearer {key}");
         let headers = [("Authorization", key.as_str())];
-        let request = http::request(&forks(&mother), &headers, r#"{"count": 1}"#);
+        let request = crate::http::request(&forks(&mother), &headers, r#"{"count": 1}"#);
         std::io::Write::write_all(&mut stream, request.as_bytes()).expect("it is sent");
-        http::answer(&mut stream)
+        crate::http::answer(&mut stream)
     });
     while engine.waiting("acme") != 1 {
         thread::yield_now();

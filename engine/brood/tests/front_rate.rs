@@ -1,14 +1,11 @@
 //! Requests that come too often are refused with when to ask again, and nobody else notices.
 
-mod http;
-mod policy;
-
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use brood_front::{Bucket, Options};
 
-use http::{Server, text};
+use crate::http::{Server, text};
 
 /// So many, and no more of them within the life of a test.
 fn only(count: u32) -> Bucket {

@@ -1,12 +1,9 @@
 //! Requests that come twice under one Idempotency-Key: each POST that makes something makes it once.
 
-mod http;
-mod policy;
-
 use brood_front::Options;
 use serde_json::Value;
 
-use http::{Answer, Server, holds, text};
+use crate::http::{Answer, Server, holds, text};
 
 /// Asks with a caller's own key.
 fn ask(server: &Server, key: &str, line: &str, body: &str) -> Answer {

@@ -1,13 +1,10 @@
 //! Secrets over HTTP: put, listed, given to daughters by policies, removed, and nowhere to be read.
 
-mod http;
-mod policy;
-
 use brood_front::Options;
 use serde_json::Value;
 
-use http::apart::Apart;
-use http::{Server, bytes_below, holds, text};
+use crate::http::apart::Apart;
+use crate::http::{Server, bytes_below, holds, text};
 
 const CANARY: &str = "canary-7c1f-of-the-mine";
 
@@ -15,7 +12,7 @@ const CANARY: &str = "canary-7c1f-of-the-mine";
 fn giving() -> String {
     let settings = "[plugin.identity.settings]";
     let give = "[plugin.identity.settings.give]\nsecrets = [{ name = \"token\", env = \"TOKEN\" }]";
-    let policy = policy::SHIPPED.replace(settings, &format!("{give}\n{settings}"));
+    let policy = crate::policy::SHIPPED.replace(settings, &format!("{give}\n{settings}"));
     let permits = "file-roots = [\"/etc\", \"/run\"]";
     let policy = policy.replace(permits, &format!("{permits}, secrets = [\"token\"]"));
     assert!(policy.contains("secrets = [\"token\"]"));

@@ -1,13 +1,10 @@
 //! Policies of one tenant and of all others, over HTTP: the shipped quota plugin, bound twice.
 
-mod http;
-mod policy;
-
 use brood_front::Options;
 use serde_json::{Value, json};
 
-use http::{Server, text};
-use policy::SHIPPED;
+use crate::http::{Server, text};
+use crate::policy::SHIPPED;
 
 /// The quota of everybody but `small`, who has one machine at most.
 fn apart() -> String {

@@ -1,8 +1,6 @@
 //! The command line where Linux guests run: programs, and how they end.
 
-mod serve;
-
-use serve::Serve;
+use crate::serve::Serve;
 
 #[test]
 fn lab_a_program_is_run_in_a_machine_and_its_end_is_the_commands() {

@@ -2,9 +2,6 @@
 
 #![expect(clippy::panic, reason = "helpers of tests fail tests")]
 
-mod http;
-mod policy;
-
 use std::net::TcpStream;
 use std::path::PathBuf;
 
@@ -13,7 +10,7 @@ use brood_front::Options;
 use serde_json::{Value, json};
 use tungstenite::{ClientRequestBuilder, Message, WebSocket};
 
-use http::{Server, text};
+use crate::http::{Server, text};
 
 /// Nobody is asked: what policies say is the business of other tests.
 const NO_POLICY: &str = "version = 1\n";

@@ -1,17 +1,15 @@
 //! The promises of a stamped fork, kept by a stock Linux kernel: distinct where the word is distinct, no workload
 //! instruction before confirm, no half-made daughter handed out, no fork of a workload that does not stand still.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use crate::common::{SMALL, boot, born, host, identity, live, shell, stamp, start, until};
 use brood_agent_proto::fork::{StampCommand, StampFile};
 use brood_cell::protocol::Checkpoint;
 use brood_service::fork::{self, Daughter, IdentitySpec};
 use brood_service::machine::Machine;
 use brood_testkit::{is_alive, settle};
-use common::{SMALL, boot, born, host, identity, live, shell, stamp, start, until};
 
 /// What a wall clock may be wrong by after a stamp, beyond half the round trip with which it was read.
 const CLOCK_ERROR: Duration = Duration::from_millis(5);

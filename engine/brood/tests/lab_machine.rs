@@ -2,10 +2,9 @@
 
 #![expect(clippy::panic, reason = "helpers of tests fail tests")]
 
-mod common;
-
 use std::time::{Duration, Instant};
 
+use crate::common::{SMALL, all, boot, born, host, identity, live, shell, stamp, start, until};
 use brood_agent_proto::client::AttachEvent;
 use brood_agent_proto::exec::{
     AttachSpec, ExecId, ExecSpec, Follow, From, Removal, Stdin, Stream, TtySize,
@@ -15,7 +14,6 @@ use brood_agent_proto::{Attachment, Client};
 use brood_cell::protocol::{Checkpoint, Ending, Event};
 use brood_service::fork::{self, Daughter, Frozen, Template};
 use brood_service::machine::{Machine, Size};
-use common::{SMALL, all, boot, born, host, identity, live, shell, stamp, start, until};
 
 /// How long anything may take that takes milliseconds on a good day.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,12 +1,9 @@
 //! What the engine measures of itself, scraped off the real program and read by Prometheus's own parser.
 
-mod serve;
-mod watch;
-
 use serde_json::Value;
 
-use serve::Serve;
-use watch::Scrape;
+use crate::serve::Serve;
+use crate::watch::Scrape;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 

@@ -1,12 +1,9 @@
 //! The client for Python (`sdk/python`), with the real engine.
 
-mod serve;
-mod watch;
-
 use std::process::Command;
 
-use serve::Serve;
-use watch::{file, python, workspace};
+use crate::serve::Serve;
+use crate::watch::{file, python, workspace};
 
 /// One of the programs beside this, with the client on its path.
 fn with_client(program: &str, server: &Serve) -> Option<Command> {

@@ -3,14 +3,12 @@
 //! Every operation is asked with what the document allows and with what it does not, with live ids and a key, without a
 //! key, and with methods that it does not name; every answer is as the document says. Each operation is done at least once.
 
-mod serve;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
+use crate::serve::Serve;
 use serde_json::{Value, json};
-use serve::Serve;
 
 /// Operations that a bare guest has no agent for, or that are no plain HTTP. What they answer where there is a Linux guest
 /// is in the tests that begin with `lab_`.

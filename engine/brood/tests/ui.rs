@@ -1,12 +1,9 @@
 //! The page at `/ui`, in headless Chromium.
 
-mod serve;
-mod watch;
-
 use std::fs;
 
-use serve::Serve;
-use watch::{file, python, workspace};
+use crate::serve::Serve;
+use crate::watch::{file, python, workspace};
 
 #[test]
 fn the_page_shows_forks_costs_and_verdicts_as_they_come_and_runs_nothing_of_a_tenants() {

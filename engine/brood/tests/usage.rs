@@ -1,14 +1,11 @@
 //! Usage of real machines (bare guests), counted in the real database.
 
-mod metered;
-mod policy;
-
 use brood_service::engine::Change;
 use brood_service::engine::usage::{Cause, UsageRow};
 use rustix::process::{Pid, Signal, kill_process};
 
-use metered::Metered;
-use policy::SHIPPED;
+use crate::metered::Metered;
+use crate::policy::SHIPPED;
 
 fn causes(rows: &[UsageRow]) -> Vec<Cause> {
     rows.iter().map(|row| row.record.cause).collect()

@@ -1,9 +1,7 @@
 //! Usage by the command line against a real server with real cells (bare guests): shown, exported, put right, replayed.
 
-mod serve;
-
+use crate::serve::Serve;
 use serde_json::Value;
-use serve::Serve;
 
 /// With the prices that ship, enforced.
 fn start() -> Option<Serve> {

@@ -1,8 +1,5 @@
 //! Rating on the real database with the component that ships: once, in order, and never by a guess.
 
-mod metered;
-mod policy;
-
 use brood_meter::{Dimension, Period, PricedLine, Settlement, Sku};
 use brood_service::engine::usage::{
     Correction, GroupBy, LineAnswer, PostCredit, RateAnswer, SummaryAnswer, UsageFilter, Whose,
@@ -11,8 +8,8 @@ use brood_service::engine::{EngineError, now};
 use brood_store::Settled;
 use brood_units::Timestamp;
 
-use metered::made_up::{HOUR, MadeUp};
-use metered::{Metered, enforced};
+use crate::metered::made_up::{HOUR, MadeUp};
+use crate::metered::{Metered, enforced};
 
 const ALL: UsageFilter = UsageFilter {
     whose: Whose::All,

@@ -1,7 +1,5 @@
 //! A server over a real socket, with real cells and the real database, and a client that says exactly what it is told to.
 
-#![allow(dead_code, reason = "each test program uses a part")]
-
 pub(crate) mod apart;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,7 +1,5 @@
 //! What tests of usage share: an engine with real cells (bare guests), the real database and the components that ship.
 
-#![allow(dead_code, reason = "each test program uses a part")]
-
 pub(crate) mod made_up;
 
 use std::collections::BTreeMap;
@@ -40,7 +38,7 @@ pub(crate) struct Metered {
     pub(crate) runtime: Runtime,
     directory: tempfile::TempDir,
     // Last: bindings call into it.
-    bound: Bound,
+    _bound: Bound,
 }
 
 /// With the prices that ship, enforced.
@@ -88,7 +86,7 @@ impl Metered {
             caller,
             runtime,
             directory,
-            bound,
+            _bound: bound,
         })
     }
 
@@ -109,7 +107,7 @@ impl Metered {
             caller,
             runtime,
             directory,
-            bound: _,
+            _bound: _,
         } = self;
         drop(engine);
         drop(store);
@@ -122,16 +120,12 @@ impl Metered {
             caller,
             runtime,
             directory,
-            bound,
+            _bound: bound,
         }
     }
 
     pub(crate) fn run<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.block_on(work)
-    }
-
-    pub(crate) fn database(&self) -> PathBuf {
-        self.directory.path().join("state/store.db")
     }
 
     pub(crate) async fn mother(&self) -> MachineAnswer {

@@ -1,7 +1,6 @@
 //! What tests of forks by way of policies share: the shipped components bound, a fork decided on.
 
 #![expect(clippy::panic, reason = "tests fail so")]
-#![allow(dead_code, reason = "each test program uses a part")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,7 +1,5 @@
 //! The real program twice: one that serves on a port of its own, and one that asks it.
 
-#![allow(dead_code, reason = "each test program uses a part")]
-
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,7 +1,5 @@
 //! Programs of Debian that look at the engine from outside: Python, with the libraries that `cargo xtask test` installs.
 
-#![allow(dead_code, reason = "each test program uses a part")]
-
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -65,21 +63,6 @@ impl Scrape {
             let word = |name: &str| one[name].as_str().unwrap_or_default();
             (word("name"), word("type"), word("help"))
         })
-    }
-
-    /// The names under which a query finds samples.
-    pub(crate) fn names(&self) -> Vec<String> {
-        let samples = self.0.iter().flat_map(|one| {
-            let samples = one["samples"].as_array();
-            samples.into_iter().flatten()
-        });
-        let mut names: Vec<String> = samples
-            .filter_map(|one| one[0].as_str())
-            .map(str::to_owned)
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        names
     }
 
     /// The sum of all samples of a name that have these labels, or none if there are none.
