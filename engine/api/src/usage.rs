@@ -266,7 +266,7 @@ pub struct UsageSummary {
     pub groups: Vec<UsageGroup>,
     /// The sum of all charges.
     pub totals: Vec<Sum>,
-    /// Records that are not in a batch yet.
+    /// Records of the month that are not in a batch yet.
     pub unsealed: u64,
     /// Batches that wait to be rated.
     pub held: u64,

@@ -1,6 +1,7 @@
 //! Usage by the command line against a real server with real cells (bare guests): shown, exported, put right, replayed.
 
 use crate::serve::Serve;
+use crate::watch::python;
 use serde_json::Value;
 
 /// With the prices that ship, enforced.
@@ -159,4 +160,47 @@ fn credits_are_posted_once_and_only_by_an_operator() {
     assert_eq!(other(&["usage", "check"]), Some(111));
     assert_eq!(other(&["usage"]), Some(0));
     assert_eq!(other(&["tenant", "balance", "other"]), Some(0));
+}
+
+#[test]
+fn a_record_that_somebody_changed_or_took_away_is_found_by_name_by_a_command() {
+    let Some(serve) = start() else { return };
+    let mother = serve.mother();
+    serve.good(&["fork", "mother", "-n", "2"]);
+    serve.text(&["kill", "mother", "--cascade"]);
+    serve.good(&["usage", "rate"]);
+    let whole = serve.brood(&["usage", "check"]);
+    assert_eq!(whole.status, 0, "{}", whole.stdout);
+    let change = |sql: &str| {
+        let mut python = python(&["sqlite3"])?;
+        let file = serve.directory().join("state").join("store.db");
+        let code = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60); db.execute(sys.argv[2])";
+        let done = python.args(["-c", code]).arg(file).arg(sql).status();
+        assert!(done.expect("it starts").success(), "{sql}");
+        Some(())
+    };
+    // Records 1 and 2 are the mother's: her fork and her end.
+    if change("UPDATE usage SET cpu_ns = cpu_ns / 2 WHERE seq = 1").is_none() {
+        return;
+    }
+    let found = serve.brood(&["usage", "check"]);
+    assert_eq!(found.status, 1, "{}", found.stdout);
+    let words = format!("usage record 1 of machine {mother} is not what was written");
+    assert!(found.stdout.contains(&words), "{}", found.stdout);
+    let seen = serve.json(&["usage", "check"]);
+    let breaks = seen.json()["breaks"].as_array().map(Vec::len);
+    assert_eq!((seen.status, breaks), (1, Some(1)), "one, and no other");
+    change("DELETE FROM usage WHERE seq = 3").expect("as before");
+    let found = serve.brood(&["usage", "check"]);
+    let words = "usage records 3 to 3 are missing";
+    assert!(found.stdout.contains(words), "{}", found.stdout);
+    // Nothing hangs on the last ones but the batches that they were put into.
+    change("DELETE FROM usage WHERE seq > 2").expect("as before");
+    let found = serve.brood(&["usage", "check"]);
+    let words = "usage records 3 to 4 are missing";
+    assert!(
+        found.status == 1 && found.stdout.contains(words),
+        "{}",
+        found.stdout
+    );
 }

@@ -7,7 +7,7 @@
 //! Invariant: the window, its place in the chain and the reading that the next one begins with are one write, so that no time
 //! is counted twice or not at all, whoever counts. A record is never changed; one that is wrong is corrected by another.
 
-use brood_meter::{Cause, Last, Reading, Record, Subject};
+use brood_meter::{Cause, Last, Period, Reading, Record, Subject};
 use brood_units::{MachineId, Timestamp};
 
 use crate::row::to_json;
@@ -55,6 +55,12 @@ fn what(record: &Record) -> i64 {
 /// The most that a column holds; what the kernel counts is far below it, and corrections are held to it.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Whether it began in a month before the one that it ended in.
+fn is_over(record: &Record) -> bool {
+    let (start_ms, _) = record.start_and_born_ms();
+    Period::of(start_ms.cast_signed()) != Period::of(record.end.as_millis())
 }
 
 impl Write<'_> {
@@ -170,8 +176,9 @@ impl Write<'_> {
         let end = self.chain_end()?;
         let seq = end.seq + 1;
         let hash = end.hash.then(seq, subject, record);
-        let sql = "INSERT INTO usage (seq, meter, what, end_ms, age_us, span_us, cpu_ns, cpu_total_ns, private_kib, corrects, hash)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+        let sql = "INSERT INTO usage (seq, meter, what, end_ms, age_us, span_us, cpu_ns, cpu_total_ns, private_kib, corrects, hash,
+                is_over)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
         self.execute(
             sql,
             rusqlite::params![
@@ -186,6 +193,7 @@ impl Write<'_> {
                 signed(record.private_kib),
                 record.corrects,
                 hash.0,
+                is_over(record),
             ],
         )?;
         Ok(seq)

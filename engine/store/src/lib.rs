@@ -35,6 +35,7 @@ mod settle;
 mod template;
 mod tenant;
 mod usage;
+mod usage_state;
 mod writer;
 
 pub use count::{CorrectError, Correction};
@@ -58,5 +59,6 @@ pub use secret::{SecretRow, SecretSummary};
 pub use settle::{SettleFailure, Settled};
 pub use template::{TemplateRow, Visibility};
 pub use tenant::TenantRow;
-pub use usage::{MeterRow, UsageRow};
+pub use usage::{EndedAt, MeterRow, UsageRow};
+pub use usage_state::UsageState;
 pub use writer::{Pending, Write};

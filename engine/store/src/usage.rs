@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use brood_meter::{Cause, Chain, Doubt, Hash, Last, Motion, Record, Subject};
-use brood_units::{Instant, MachineId};
+use brood_units::{Instant, MachineId, Timestamp};
 use rusqlite::{OptionalExtension, Params, Row};
 
 use crate::row::{bytes, get, json, number, time};
@@ -38,6 +38,31 @@ pub struct UsageRow {
     pub record: Record,
     /// The hash of this record and all before it.
     pub hash: Hash,
+}
+
+/// A place among records in the order in which they ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndedAt {
+    /// When.
+    pub at: Timestamp,
+    /// The number of the record, as several end at once.
+    pub seq: i64,
+}
+
+impl EndedAt {
+    /// Before all that ended at `at`.
+    pub const fn before(at: Timestamp) -> Self {
+        Self { at, seq: 0 }
+    }
+}
+
+impl From<&UsageRow> for EndedAt {
+    fn from(row: &UsageRow) -> Self {
+        Self {
+            at: row.record.end,
+            seq: row.seq,
+        }
+    }
 }
 
 /// `what` is cause + `KINDS` * (motion + `MOTIONS` * doubt).
@@ -183,6 +208,41 @@ impl Read<'_> {
         let sql = "SELECT usage.* FROM usage JOIN meters USING (meter)
              WHERE seq > ?1 AND seq <= ?2 AND tenant = ?4 ORDER BY seq LIMIT ?3";
         self.usage_by(sql, (after, upto, limit, tenant))
+    }
+
+    /// Records that ended in a span of time, of one tenant or of all, behind a place, at most `limit`, in the order in which they
+    /// ended.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn usage_ended(
+        &self,
+        tenant: Option<&str>,
+        after: EndedAt,
+        until: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<UsageRow>, StoreError> {
+        let sql = "SELECT usage.* FROM usage INDEXED BY usage_by_end JOIN meters USING (meter)
+             WHERE end_ms >= ?1 AND (end_ms, seq) > (?1, ?2) AND end_ms <= ?3 AND (?4 IS NULL OR tenant = ?4)
+             ORDER BY end_ms, seq LIMIT ?5";
+        let until = until.as_millis();
+        self.usage_by(sql, (after.at.as_millis(), after.seq, until, tenant, limit))
+    }
+
+    /// The same of those that ended after the month in which they began.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn usage_over(
+        &self,
+        tenant: Option<&str>,
+        after: EndedAt,
+        limit: u32,
+    ) -> Result<Vec<UsageRow>, StoreError> {
+        let sql = "SELECT usage.* FROM usage INDEXED BY usage_over JOIN meters USING (meter)
+             WHERE is_over = 1 AND end_ms >= ?1 AND (end_ms, seq) > (?1, ?2) AND (?3 IS NULL OR tenant = ?3)
+             ORDER BY end_ms, seq LIMIT ?4";
+        self.usage_by(sql, (after.at.as_millis(), after.seq, tenant, limit))
     }
 
     /// Corrections of the records behind a number up to another: what each corrects, its number, and it.

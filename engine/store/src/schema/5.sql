@@ -23,7 +23,8 @@ CREATE TABLE meters (
 ) STRICT;
 CREATE INDEX meters_of_tenant ON meters (tenant, meter);
 
--- Windows, each with the hash of all before it; never changed. `what` is cause + 8 * motion + 32 * doubt.
+-- Windows, each with the hash of all before it; never changed. `what` is cause + 8 * motion + 32 * doubt; `is_over` says that it
+-- began in a month before the one that it ended in.
 CREATE TABLE usage (
     seq          INTEGER PRIMARY KEY,
     meter        INTEGER NOT NULL,
@@ -35,8 +36,11 @@ CREATE TABLE usage (
     cpu_total_ns INTEGER NOT NULL,
     private_kib  INTEGER NOT NULL,
     corrects     INTEGER,
-    hash         BLOB NOT NULL
+    hash         BLOB NOT NULL,
+    is_over      INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX usage_by_end ON usage (end_ms);
+CREATE INDEX usage_over ON usage (end_ms) WHERE is_over = 1;
 CREATE INDEX usage_corrections ON usage (corrects, seq) WHERE corrects IS NOT NULL;
 
 -- The last record of each stretch that is no longer kept.

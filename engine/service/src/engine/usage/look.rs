@@ -3,17 +3,14 @@
 //! Invariant: a tenant sees its own alone, an operator who says so that of another or of all. A summary's amounts are sums of
 //! committed lines and of nothing else.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
-use brood_meter::{Break, Dimension, Period, Quantities, Record, Subject, quantities_in};
-use brood_store::{BatchRow, BatchState, LineRow, StoreError, UsageRow};
+use brood_meter::{Period, Quantities, Subject, quantities_in};
+use brood_store::{BatchState, LineRow, UsageRow};
 use brood_units::{MachineId, Timestamp};
 
 use super::super::{Caller, Engine, EngineError, Scope};
-
-/// Rows looked at in one go.
-const STRETCH: u32 = 1000;
+use super::walk::STRETCH;
 
 /// Whose usage is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -120,25 +117,12 @@ pub struct SummaryAnswer {
     pub period: Period,
     /// By what it is grouped by.
     pub groups: BTreeMap<String, SummaryGroup>,
-    /// Records that are in no batch yet.
+    /// Records of the period that are in no batch yet.
     pub unsealed: u64,
     /// Batches of the period that wait.
     pub held: u64,
     /// Batches of the period that wait for an operator.
     pub dead: u64,
-}
-
-/// What a look through the whole chain has found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VerifyAnswer {
-    /// Records that are kept, and were looked at.
-    pub records: u64,
-    /// The last of those that are no longer kept, 0 if all are.
-    pub anchor: i64,
-    /// The hash of the last record, for who keeps it elsewhere.
-    pub hash: brood_meter::Hash,
-    /// Every break.
-    pub breaks: Vec<Break>,
 }
 
 impl UsageFilter {
@@ -284,19 +268,19 @@ impl Engine {
             dead: 0,
         };
         let corrections = self.store().read(|read| read.all_corrections())?;
-        self.each_record(tenant, |row| {
+        self.each_in(tenant, period, |row| {
             if !filter.takes(&row.subject) {
                 return;
             }
-            answer.unsealed += u64::from(row.seq > sealed);
             let stands = corrections.get(&row.seq).unwrap_or(&row.record);
-            // A correction is in the place of the record that it corrects.
-            let counts = row.record.corrects.is_none();
-            let Some(measured) =
-                quantities_in(&row.subject, &row.record, stands, period).filter(|_| counts)
-            else {
+            let Some(measured) = quantities_in(&row.subject, &row.record, stands, period) else {
                 return;
             };
+            answer.unsealed += u64::from(row.seq > sealed);
+            // It is in the place of the record that it corrects.
+            if row.record.corrects.is_some() {
+                return;
+            }
             let key = by.of(&row.subject.tenant, Some(&row.subject));
             let group = answer.groups.entry(key).or_default();
             group.measured = group.measured.plus(measured);
@@ -324,82 +308,6 @@ impl Engine {
             }
         }
     }
-
-    /// Looks through all records that are kept, and finds each place where the chain breaks.
-    ///
-    /// # Errors
-    /// The caller is no operator, or the store cannot be read.
-    pub fn verify_usage(&self, caller: &Caller) -> Result<VerifyAnswer, EngineError> {
-        caller.may(Scope::Operator)?;
-        let mut chain = self.store().read(|read| read.anchor())?;
-        let anchor = chain.seq;
-        let (mut records, mut breaks) = (0, Vec::new());
-        self.each_record(None, |row| {
-            records += 1;
-            breaks.extend(
-                chain
-                    .take(row.seq, &row.subject, &row.record, row.hash)
-                    .err(),
-            );
-        })?;
-        Ok(VerifyAnswer {
-            records,
-            anchor,
-            hash: chain.hash,
-            breaks,
-        })
-    }
-
-    fn each_record(
-        &self,
-        tenant: Option<&str>,
-        mut each: impl FnMut(&UsageRow),
-    ) -> Result<(), StoreError> {
-        let mut after = 0;
-        loop {
-            let upto = (after, i64::MAX);
-            let rows = self
-                .store()
-                .read(|read| read.usage_of(tenant, upto, STRETCH))?;
-            let Some(last) = rows.last() else {
-                return Ok(());
-            };
-            after = last.seq;
-            rows.iter().for_each(&mut each);
-        }
-    }
-
-    fn each_line(
-        &self,
-        batch: &BatchRow,
-        known: &mut HashMap<i64, Subject>,
-        mut each: impl FnMut(Option<&Subject>, LineRow),
-    ) -> Result<(), StoreError> {
-        let mut after = 0;
-        loop {
-            let lines = self
-                .store()
-                .read(|read| read.lines(batch.sequence, after, STRETCH))?;
-            let Some(last) = lines.last() else {
-                return Ok(());
-            };
-            after = last.line;
-            for line in lines {
-                let Some(origin) = line.priced.origin else {
-                    each(None, line);
-                    continue;
-                };
-                let subject = match known.entry(origin.meter) {
-                    Entry::Occupied(known) => known.into_mut(),
-                    Entry::Vacant(vacant) => {
-                        let meter = origin.meter;
-                        vacant.insert(self.store().read(|read| read.subject_of(meter))?)
-                    }
-                };
-                each(Some(subject), line);
-            }
-        }
-    }
 }
 
 fn charge(group: &mut SummaryGroup, line: &LineRow) {
@@ -414,15 +322,4 @@ fn charge(group: &mut SummaryGroup, line: &LineRow) {
     charge.quantity += i128::from(line.priced.quantity);
     charge.amount_nanos += i128::from(line.priced.amount_nanos);
     charge.lines += 1;
-}
-
-/// By their words, in the order in which they are shown.
-pub fn measured(quantities: &Quantities) -> impl Iterator<Item = (&'static str, u128)> {
-    let all = Dimension::ALL.into_iter();
-    all.map(|dimension| (dimension.as_str(), quantities.amount(dimension)))
-}
-
-/// A window's quantities.
-pub fn quantities(subject: &Subject, record: &Record) -> Quantities {
-    Quantities::of(subject, record)
 }

@@ -15,6 +15,7 @@ mod rate;
 pub(super) mod reading;
 mod replay;
 mod sample;
+mod walk;
 
 use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -32,11 +33,12 @@ pub(super) use ledger::Begin;
 pub use ledger::{BalanceAnswer, PostCredit};
 pub use look::{
     Charge, GroupBy, LineAnswer, LinesAnswer, RecordsAnswer, SummaryAnswer, SummaryGroup,
-    UsageFilter, VerifyAnswer, Whose, measured, quantities,
+    UsageFilter, Whose,
 };
 pub use rate::RateAnswer;
 use reading::Metered;
 pub use replay::ReplayAnswer;
+pub use walk::VerifyAnswer;
 
 /// How usage is counted and rated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
