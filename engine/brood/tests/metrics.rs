@@ -140,6 +140,76 @@ fn memory_pool_and_ends_are_shown_as_they_are() {
 }
 
 #[test]
+fn metering_and_rating_are_seen_from_the_window_to_the_line() {
+    let Some(server) = Serve::start() else { return };
+    let mother = server.mother();
+    server.good(&["fork", &mother, "-n", "2"]);
+    server.good(&["kill", &mother, "--cascade"]);
+    let Some(before) = scrape(&server) else {
+        return;
+    };
+    let at = |scrape: &Scrape, name: &str| scrape.sum(name, &[]).expect("it is there");
+    // Her fork, her end and those of two daughters.
+    assert_eq!(at(&before, "brood_usage_windows_total"), 4.0);
+    assert_eq!(at(&before, "brood_usage_windows_kept"), 4.0);
+    assert_eq!(at(&before, "brood_usage_windows_unsealed"), 4.0);
+    assert!(at(&before, "brood_usage_unrated_age_seconds") > 0.0);
+    assert_eq!(at(&before, "brood_usage_rated_total"), 0.0);
+    server.good(&["usage", "rate"]);
+    server.good(&["tenant", "credit", "default", "1", "--idempotency-key", "k"]);
+    let after = scrape(&server).expect("it is there");
+    assert_eq!(at(&after, "brood_usage_windows_unsealed"), 0.0);
+    assert_eq!(at(&after, "brood_usage_unrated_age_seconds"), 0.0);
+    let grew = growth(&before, &after);
+    let forks = [("dimension", "forks")];
+    assert_eq!(grew("brood_usage_rated_total", &forks), 3.0);
+    let active = [("dimension", "vcpu-active-ns")];
+    assert!(grew("brood_usage_rated_total", &active) > 0.0);
+    // Three machines with three prices.
+    assert_eq!(grew("brood_usage_lines_total", &[]), 9.0);
+    assert_eq!(
+        grew("brood_usage_batches_rated_total", &[]),
+        2.0,
+        "of windows, and of the credit"
+    );
+    assert_eq!(grew("brood_usage_credits_total", &[]), 1.0);
+    for state in ["held", "dead"] {
+        assert_eq!(
+            after.sum("brood_usage_batches", &[("state", state)]),
+            Some(0.0)
+        );
+    }
+}
+
+#[test]
+fn batches_that_are_not_rated_and_their_age_are_seen() {
+    let shipped = include_str!("../../../policies/default.toml");
+    let (before, rest) = shipped
+        .split_once("[[plugin.price-table.settings.plans.list.prices]]")
+        .expect("prices");
+    let (_, after) = rest.split_once("[[admission]]").expect("bindings");
+    let no_price = "[plugin.price-table.settings.plans.list]\nunpriced = \"refuse\"\n\n";
+    let Some(server) = Serve::start_with(&format!("{before}{no_price}[[admission]]{after}")) else {
+        return;
+    };
+    server.mother();
+    assert_eq!(server.good(&["usage", "rate"])["held"], 1);
+    let Some(scrape) = scrape(&server) else {
+        return;
+    };
+    assert_eq!(
+        scrape.sum("brood_usage_batches", &[("state", "held")]),
+        Some(1.0)
+    );
+    assert_eq!(
+        scrape.sum("brood_usage_rating_failures_total", &[]),
+        Some(1.0)
+    );
+    assert_eq!(scrape.sum("brood_usage_windows_unsealed", &[]), Some(0.0));
+    assert!(scrape.sum("brood_usage_unrated_age_seconds", &[]) > Some(0.0));
+}
+
+#[test]
 fn what_is_refused_is_counted_with_its_reason() {
     let few = include_str!("../../../policies/default.toml")
         .replace("max-per-request = 64", "max-per-request = 2");

@@ -11,8 +11,9 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Unit;
 
+use super::super::now;
 use super::page::{About, Page, about};
-use super::{Engine, TenantLabels, hook};
+use super::{Engine, TenantLabels, hook, usage};
 
 const NONE: [(&str, &str); 0] = [];
 
@@ -33,7 +34,8 @@ impl Collector for Gauges {
         let mut page = Page::new(encoder);
         let inner = &self.engine.inner;
         let census = inner.store.read(|read| read.census());
-        let errors = f64::from(u8::from(census.is_err()));
+        let usage = inner.store.read(|read| read.usage_state());
+        let errors = f64::from(u8::from(census.is_err() || usage.is_err()));
         page.gauge(
             about(
                 "scrape_errors",
@@ -43,6 +45,10 @@ impl Collector for Gauges {
         )?;
         if let Ok(census) = &census {
             self.machines(&mut page, census)?;
+        }
+        if let Ok(usage) = &usage {
+            let is_billed = self.engine.biller().is_some();
+            usage::write(usage, now(), is_billed, &mut page)?;
         }
         self.memory(&mut page)?;
         let waiting = inner.line.all_waiting() as f64;

@@ -13,8 +13,10 @@ mod gauge;
 mod hook;
 mod memory;
 mod page;
+mod usage;
 mod watch;
 
+use brood_meter::Settlement;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
@@ -64,6 +66,7 @@ pub(super) struct Metrics {
     ended: Counters<1>,
     execs: Counters<1>,
     claims: Counters<1>,
+    rated: usage::Rated,
 }
 
 impl Default for Metrics {
@@ -81,6 +84,7 @@ impl Default for Metrics {
             ended: Family::default(),
             execs: Family::default(),
             claims: Family::default(),
+            rated: usage::Rated::default(),
         };
         metrics.begin_with_zeros();
         metrics
@@ -111,6 +115,7 @@ impl Metrics {
         for from in ["pool", "loaded"] {
             drop(self.claims.get_or_create(&[("from", from)]));
         }
+        self.rated.begin_with_zeros();
         drop(self.execs.get_or_create(&[("change", "started")]));
         drop(self.execs.get_or_create(&[("change", "ended")]));
     }
@@ -131,6 +136,16 @@ impl Metrics {
         self.ended.get_or_create(&[("kind", kind)]).inc();
     }
 
+    /// What a batch of usage came to is committed.
+    pub(super) fn settled(&self, settlement: &Settlement) {
+        self.rated.settled(settlement);
+    }
+
+    /// A batch of usage was tried in vain.
+    pub(super) fn not_rated(&self) {
+        self.rated.failed();
+    }
+
     /// A program that was started, or whose end was seen.
     pub(super) fn exec(&self, change: &'static str) {
         self.execs.get_or_create(&[("change", change)]).inc();
@@ -144,6 +159,7 @@ impl Metrics {
 
     fn register(&self, registry: &mut Registry) {
         self.register_forks(registry);
+        self.rated.register(registry);
         registry.register(
             "machines_ended",
             "Machines and checkpoints that have ended, by whatever cause",

@@ -57,7 +57,7 @@ pub(super) enum RateError {
 
 impl Engine {
     /// Who bills: the binding that is enforced, or else the first that only shows what it would come to.
-    pub(super) fn biller(&self) -> Option<Bound> {
+    pub(in crate::engine) fn biller(&self) -> Option<Bound> {
         let bound = self.inner.panels.billing.bound();
         let of = |mode: &str| bound.iter().find(|bound| bound.mode == mode).cloned();
         of("enforce").or_else(|| of("warn"))
@@ -204,10 +204,10 @@ impl Engine {
         };
         let verdict = settled.settlement.budget.clone();
         let (tenant, sequence) = (row.batch.tenant.clone(), row.sequence);
-        let write = move |write: &mut Write<'_>| -> Result<(), RateError> {
+        let write = move |write: &mut Write<'_>| -> Result<Option<Settlement>, RateError> {
             let told = write.budget(&tenant)?.map(|budget| budget.action);
             if !write.settle(&settled, now())? {
-                return Ok(());
+                return Ok(None);
             }
             if let Some((left_nanos, action, message)) = &settled.settlement.budget
                 && told.unwrap_or_else(|| "none".to_owned()) != action_word(action)
@@ -217,9 +217,11 @@ impl Engine {
                 });
                 tell(write, &tenant, "budget.changed", &data)?;
             }
-            Ok(())
+            Ok(Some(settled.settlement))
         };
-        self.store().write(write).await?;
+        if let Some(settlement) = self.store().write(write).await? {
+            self.metrics().settled(&settlement);
+        }
         if let Some((_, action, message)) = verdict {
             self.act(&row.batch.tenant, &action, &message).await;
         }
@@ -265,6 +267,7 @@ impl Engine {
 
     /// A batch waits for its next try, or for an operator.
     async fn hold(&self, row: &BatchRow, error: &RateError) -> Result<BatchState, EngineError> {
+        self.metrics().not_rated();
         let UsageOptions {
             backoff, attempts, ..
         } = self.inner.usage;
