@@ -51,8 +51,10 @@ mod supervised;
 mod ui;
 mod unit_file;
 mod usage;
+mod usage_budget;
 mod usage_cli;
 mod usage_rating;
+mod usage_reconcile;
 
 /// Nothing in Cargo's manifest names these files: one that is not declared above would never run.
 #[test]

@@ -155,6 +155,12 @@ impl Program {
         self.address.is_some()
     }
 
+    /// Where it serves.
+    pub(crate) fn address(&self) -> brood_client::Address {
+        let address = self.address.expect("it serves");
+        format!("http://{address}").parse().expect("an address")
+    }
+
     /// The key that it has shown.
     pub(crate) fn key(&self) -> Option<String> {
         self.key.clone()

@@ -10,7 +10,7 @@
 //! Invariant: afterwards every machine that is written down as alive is one that can be asked, and no cell lives that is
 //! not. What was being done when the engine died came to nothing, and a caller that repeats it with its key has it done.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use brood_hooks::Now;
@@ -33,6 +33,8 @@ use crate::machine::Machine;
 /// How long the supervisor may take to hear of the last ends, and how often it is asked.
 const SWEEP_PATIENCE: Duration = Duration::from_secs(5);
 const SWEEP_PAUSE: Duration = Duration::from_millis(5);
+/// How long the supervisor may take to say how a cell ended: longer than it waits itself for whoever forked her to tell.
+const END_PATIENCE: Duration = Duration::from_secs(10);
 /// What is said of machines of an engine that kept them itself.
 const NOT_KEPT: &str = "the engine was killed, and the machine with it";
 
@@ -131,21 +133,25 @@ impl Engine {
             }
             None => HashMap::new(),
         };
-        let (mut taken, mut ended) = (Vec::new(), Vec::new());
+        let (mut taken, mut lost) = (Vec::new(), Vec::new());
         for row in self.store().read(|read| read.alive())? {
             match self.adopt(&row, &mut cells) {
                 Ok(guest) => taken.push((row.born, guest)),
-                Err(how) => {
-                    let cell = Carried::read(&row.born)
-                        .ok()
-                        .and_then(|carried| carried.cell);
-                    let entry = cell.and_then(|cell| cells.get(&cell));
-                    let end = entry.and_then(|entry| entry.end.as_ref());
-                    let last = reading::end_by_supervisor(end);
-                    ended.push((row, how, last));
-                }
+                Err(how) => lost.push((row, how)),
             }
         }
+        if let Some(keeper) = keeper {
+            await_ends(keeper, &mut lost, &mut cells)?;
+        }
+        let ended = lost.into_iter().map(|(row, how)| {
+            let end = cell_of(&row).and_then(|cell| cells.get(&cell)?.end.as_ref());
+            if end.is_none_or(|end| end.cpu_ns.is_none()) {
+                tracing::warn!(machine = %row.born.id, how, "nobody saw her end: what she used since she was last counted is not known, and not billed");
+            }
+            let last = reading::end_by_supervisor(end);
+            (row, how, last)
+        });
+        let ended = ended.collect();
         self.bury_the_lost(ended)?;
         self.open_missing_meters(&taken)?;
         if let Some(keeper) = keeper {
@@ -244,5 +250,51 @@ impl Engine {
             holds.recall(clock, units, intent.units, machines);
         }
         Ok(())
+    }
+}
+
+/// Under which id a supervisor keeps a machine's cell.
+fn cell_of(row: &MachineRow) -> Option<MachineId> {
+    Carried::read(&row.born)
+        .ok()
+        .and_then(|carried| carried.cell)
+}
+
+/// Waits until the supervisor knows how those have ended that could not be taken over, with the CPU time that they used. One
+/// may have died since the first look, before whoever forked her told; one that lives and cannot be reached is ended here.
+fn await_ends(
+    keeper: &Keeper,
+    lost: &mut [(MachineRow, String)],
+    cells: &mut HashMap<MachineId, Entry>,
+) -> Result<(), EngineError> {
+    let deadline = Instant::now() + END_PATIENCE;
+    let mut is_first_look = true;
+    loop {
+        let is_due = |cell: &MachineId| cells.get(cell).is_some_and(|entry| entry.end.is_none());
+        let due: HashSet<_> = lost
+            .iter()
+            .filter_map(|(row, _)| cell_of(row))
+            .filter(is_due)
+            .collect();
+        if due.is_empty() || Instant::now() >= deadline {
+            return Ok(());
+        }
+        let listed = keeper.list().map_err(|error| EngineError::failed(&error))?;
+        for entry in listed.into_iter().filter(|entry| due.contains(&entry.id)) {
+            match &entry.end {
+                Some(end) if is_first_look => {
+                    let hers = lost
+                        .iter_mut()
+                        .filter(|(row, _)| cell_of(row) == Some(entry.id));
+                    hers.for_each(|(_, how)| *how = end.to_string());
+                }
+                Some(_) => {}
+                // It may end by itself meanwhile.
+                None => keeper.kill(entry.id).unwrap_or_default(),
+            }
+            cells.insert(entry.id, entry);
+        }
+        is_first_look = false;
+        std::thread::sleep(SWEEP_PAUSE);
     }
 }
