@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 import unittest
+from decimal import Decimal
 from http.client import HTTPConnection
 
 from brood import Brood, Client, Denied, Ended, NotFound, Problem, Unauthorized, Unreachable
@@ -177,11 +178,25 @@ class Promises(unittest.TestCase):
             with daughters:
                 pass
 
-    def test_an_engine_answers_for_usage_or_says_that_it_does_not_meter(self) -> None:
-        try:
-            self.assertIsInstance(self.client.usage(), dict)
-        except Problem as problem:
-            self.assertEqual(problem.code, "no_such_route")
+    def test_usage_is_exact_adds_up_and_is_found_by_what_it_is_of(self) -> None:
+        with self.client.create("counter", labels={"bill": "me"}) as mother:
+            with mother.fork(2, labels={"bill": "you"}):
+                pass
+        self.client.rate()
+        usage = self.client.usage(by="label:bill", lineage=mother.id)
+        forks = {one.group: one.measured.forks for one in usage.groups}
+        self.assertEqual(forks, {"me": Decimal(1), "you": Decimal(2)})
+        charges = [charge for one in usage.groups for charge in one.charges]
+        self.assertEqual({one.item for one in charges}, {"list/vcpu-hour", "list/gib-hour", "list/fork"})
+        self.assertEqual(usage.totals, {"EUR": sum((one.amount for one in charges), Decimal(0))})
+        of_fork = [one for one in charges if one.item == "list/fork"]
+        self.assertEqual(sum(one.amount for one in of_fork), Decimal("0.0003"))
+        hers = self.client.usage(usage.period, machine=mother.id, label=("bill", "me"))
+        self.assertEqual([one.measured.forks for one in hers.groups], [Decimal(1)])
+        self.assertEqual(self.client.usage("2001-01").groups, ())
+        with self.assertRaises(Problem) as wrong:
+            self.client.usage("2026-13")
+        self.assertEqual(wrong.exception.code, "invalid_request")
 
     def test_every_operation_that_remembers_its_answers_gets_a_key(self) -> None:
         """The document says which they are; the client has all of them."""

@@ -5,6 +5,7 @@ Arguments: the URL and a directory for pictures. BROOD_KEY is a key that may do 
 
 import os
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 from selenium import webdriver
@@ -13,7 +14,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from brood import Client, Denied, Problem
+from brood import Client, Denied
 
 PATIENCE = 60
 HOSTILE = "<script>window.broken=1</script><img src=x onerror='window.broken=1'>&amp;\u202e"
@@ -102,6 +103,27 @@ def check_shape(page: Page) -> None:
     assert bars == 0, "a bar that says nothing"
 
 
+def check_usage(page: Page, client: Client) -> None:
+    """The bill on the page is the bill of the API, charge by charge, and adds up."""
+    client.rate()
+    told = client.usage(by="project")
+    rows = "return [...document.querySelectorAll(arguments[0])].map((row) => [...row.children].map((cell) => cell.textContent))"
+    of = lambda selector: page.driver.execute_script(rows, selector)[1:]
+    forks = [str(group.measured.forks) for group in told.groups]
+    assert forks == ["6"], told
+    page.wait(lambda: [row[-1] for row in of("#measured tr")] == forks, "what was measured is shown")
+    charges = [
+        [group.group or "all", one.item, f"{one.units:f}", str(one.lines), f"{one.amount:f}", one.currency]
+        for group in told.groups
+        for one in group.charges
+    ]
+    assert {one[1] for one in charges} == {"list/vcpu-hour", "list/gib-hour", "list/fork"}, charges
+    page.wait(lambda: of("#bill tr") == charges, "what it comes to is shown")
+    assert told.totals == {"EUR": sum(Decimal(one[4]) for one in charges)}, told
+    assert f"Together {told.totals['EUR']:f} EUR." in page.text("#usage-total")
+    assert told.period in page.text("#h-usage") and page.all("#usage")[0].is_displayed()
+
+
 def main() -> None:
     url, pictures = sys.argv[1], Path(sys.argv[2])
     key = os.environ["BROOD_KEY"]
@@ -156,13 +178,7 @@ def main() -> None:
         page.wait(lambda: words in page.text("#decisions .denied"), "a denial appears with its reason")
         page.wait(lambda: page.text("#t-denied") == "1", "it is counted")
         page.wait(lambda: "fork.refused" in page.text("#events"), "so does its event")
-        try:
-            period = client.usage()["period"]
-            page.wait(lambda: period in page.text("#h-usage"), "usage is shown")
-            assert page.all("#usage")[0].is_displayed()
-        except Problem as problem:
-            assert problem.code == "no_such_route", problem
-            assert not page.all("#usage")[0].is_displayed(), "an engine that does not meter has no usage"
+        check_usage(page, client)
         check_shape(page)
         for scheme in SCHEMES:
             page.scheme(scheme)
@@ -190,8 +206,8 @@ def main() -> None:
         asked = driver.execute_script("return performance.getEntriesByType('resource').map((one) => one.name)")
         assert asked and all(one.startswith(url + "/") for one in asked), asked
         errors = [one["message"] for one in driver.get_log("browser") if one["level"] == "SEVERE"]
-        # What a wrong key is answered with, and an engine without metering.
-        odd = [one for one in errors if " 401 " not in one and "/v1/usage" not in one]
+        # What a wrong key is answered with.
+        odd = [one for one in errors if " 401 " not in one]
         assert not odd, odd
         point.kill()
         mother.kill(cascade=True)

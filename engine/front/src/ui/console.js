@@ -13,6 +13,8 @@ const RETRY_MS = 2000;
 const KEY = "brood.key";
 
 const at = (id) => document.getElementById(id);
+/** Whose key it is. */
+let tenant = "";
 let key = sessionStorage.getItem(KEY);
 let leaving = new AbortController();
 /** Events up to this number are in what is shown. */
@@ -263,22 +265,37 @@ function row(cells, tag) {
   return row;
 }
 
-/** Usage of this month, where the engine meters. Amounts are text and stay as they were said. */
+const table = (id, head, rows) => at(id).replaceChildren(row(head, "th"), ...rows.map((cells) => row(cells, "td")));
+
+/** What is left of a budget; a key whose tenant keeps none has none. */
+async function left(tenant) {
+  const { budget } = await look(`/v1/tenants/${encodeURIComponent(tenant)}/balance`);
+  return budget ? ` ${budget.left} are left${budget.message ? `: ${budget.message}` : "."}` : "";
+}
+
+/** Usage of this month and what it comes to, as on an invoice. Amounts are text and stay as they were said. */
 async function usage() {
-  let page;
-  try { page = await look("/v1/usage?by=project"); } catch (error) {
+  let page, budget;
+  try {
+    page = await look("/v1/usage?by=project");
+    budget = await left(tenant);
+  } catch (error) {
     if (error instanceof Refused) return void (at("usage").hidden = true);
     throw error;
   }
-  const groups = page.groups ?? [];
-  const sum = (charges) => charges.map((one) => `${one.amount} ${one.currency} ${one.item ?? ""}`.trim()).join(", ");
-  const head = row(["project", ...Object.values(MEASURED), "charges"], "th");
-  const body = groups.map((one) =>
-    row([one.group || "all", ...Object.keys(MEASURED).map((name) => one.measured?.[name]), sum(one.charges ?? [])], "td"));
   at("usage").hidden = false;
   at("h-usage").textContent = `Usage in ${page.period}`;
-  at("usage-total").textContent = page.totals?.length ? `Together ${sum(page.totals)}.` : "Nothing is charged yet.";
-  at("usage-table").replaceChildren(head, ...body);
+  const name = (one) => one.group || "all";
+  table("measured", ["project", ...Object.values(MEASURED)],
+    page.groups.map((one) => [name(one), ...Object.keys(MEASURED).map((field) => one.measured[field])]));
+  const charges = page.groups.flatMap((one) => one.charges.map((charge) => [name(one), charge]));
+  table("bill", ["project", "item", "units", "lines", "amount", "currency"],
+    charges.map(([group, one]) => [group, one.item, one.units, one.lines, one.amount, one.currency]));
+  at("bill").hidden = !charges.length;
+  const sum = page.totals.map((one) => `${one.amount} ${one.currency}`).join(", ");
+  at("usage-total").textContent = (sum ? `Together ${sum}.` : "Nothing is charged yet.") + budget;
+  const waits = [[page.unsealed, "records are not rated yet"], [page.held, "batches are held until they can be rated"], [page.dead, "batches wait for an operator"]];
+  at("usage-waits").textContent = waits.filter(([count]) => count).map((words) => words.join(" ")).join(", ");
 }
 
 /* ---- the stream ---- */
@@ -342,6 +359,7 @@ async function enter() {
   leaving = new AbortController();
   const info = await look("/v1/info");
   sessionStorage.setItem(KEY, key);
+  tenant = info.tenant;
   at("tenant").textContent = `${info.tenant} on brood ${info.version}`;
   at("door").hidden = true;
   at("room").hidden = at("leave").hidden = false;
@@ -355,9 +373,9 @@ function leave(words) {
   key = null;
   last = decided = denied = 0;
   known.clear();
-  for (const id of ["forest", "decisions", "events", "usage-table"]) at(id).replaceChildren();
+  for (const id of ["forest", "decisions", "events", "measured", "bill"]) at(id).replaceChildren();
   for (const id of ["empty", "no-decisions", "no-events"]) at(id).hidden = false;
-  at("tenant").textContent = "";
+  at("tenant").textContent = at("usage-total").textContent = at("usage-waits").textContent = tenant = "";
   at("room").hidden = at("leave").hidden = true;
   at("door").hidden = false;
   at("enter-problem").textContent = words || "";

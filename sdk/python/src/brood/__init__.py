@@ -40,10 +40,12 @@ from .types import (
     Timing,
     Tree,
 )
+from .usage import Charge, Measured, Usage, UsageGroup
 
 __all__ = [
     "Brood",
     "BroodError",
+    "Charge",
     "Checkpoint",
     "Client",
     "Completed",
@@ -60,6 +62,7 @@ __all__ = [
     "Info",
     "Machine",
     "MachineInfo",
+    "Measured",
     "Missing",
     "Mistake",
     "NotFound",
@@ -71,4 +74,6 @@ __all__ = [
     "Tree",
     "Unauthorized",
     "Unreachable",
+    "Usage",
+    "UsageGroup",
 ]

@@ -13,6 +13,7 @@ from .exec import span
 from .machine import Checkpoint, Machine
 from .transport import Query, Transport, path
 from .types import Event, Info, MachineInfo, Template
+from .usage import Usage
 
 URL = "http://127.0.0.1:7070"
 
@@ -143,11 +144,36 @@ class Client:
         said = self._transport.json("GET", path("intents", intent, "decisions"))
         return list(said["items"])
 
-    def usage(self, **query: str | int | None) -> Mapping[str, Any]:
-        """What was used, as the engine answers it. An engine without metering raises `Problem` with `no_such_route`."""
-        asked: Query = query
-        said: Mapping[str, Any] = self._transport.json("GET", path("usage"), query=asked)
-        return said
+    def usage(
+        self,
+        period: str | None = None,
+        *,
+        by: str | None = None,
+        tenant: str | None = None,
+        project: str | None = None,
+        lineage: str | None = None,
+        template: str | None = None,
+        machine: str | None = None,
+        label: tuple[str, str] | None = None,
+    ) -> Usage:
+        """What was used in a month, such as `2026-11`, and what it comes to; of this month if not said. `by` sums up apart:
+        `tenant`, `project`, `lineage`, `template`, `machine` or `label:KEY`. An operator may ask for another tenant's, or `*`.
+        """
+        query: Query = {
+            "period": period,
+            "by": by,
+            "tenant": tenant,
+            "project": project,
+            "lineage": lineage,
+            "template": template,
+            "machine": machine,
+            "label": None if label is None else "=".join(label),
+        }
+        return Usage.read(self._transport.json("GET", path("usage"), query=query))
+
+    def rate(self) -> None:
+        """Has usage counted and rated now that would be later; wants an operator's key."""
+        self._transport.json("POST", path("usage", "ratings"))
 
 
 __all__ = ["Client", "Problem"]
