@@ -226,7 +226,7 @@ fn an_engine_works_until_it_is_killed() {
 fn working_engine(state: &Path, plan: &str) -> Child {
     let mut program = Program::new(std::env::current_exe().expect("this program"));
     program
-        .args(["--exact", "an_engine_works_until_it_is_killed"])
+        .args(["--exact", "supervised::an_engine_works_until_it_is_killed"])
         .env(STATE, state)
         .stdin(Stdio::piped())
         .stdout(Stdio::null());

@@ -115,8 +115,6 @@ pub(crate) fn keeps_to(question: &Question, answer: &Answer) -> Result<(), Malfo
     }
     for (index, ranking) in answer.rankings.iter().enumerate() {
         let (greatest, found) = match ranking {
-            Ranking::Bid(bid) if bid.score <= HIGHEST_SCORE => continue,
-            Ranking::Reject(reason) if usize::from(*reason) < answer.reasons.len() => continue,
             Ranking::Bid(bid) => (i128::from(HIGHEST_SCORE), bid.score),
             Ranking::Reject(reason) => (answer.reasons.len() as i128 - 1, *reason),
         };

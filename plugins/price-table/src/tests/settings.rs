@@ -119,6 +119,58 @@ fn names_on_the_bill_are_printable_and_differ() {
         .map(|n| format!(r#"{{"name": "f{n}", "amount": "1"}}"#))
         .collect();
     assert_eq!(fees(&many.join(",")), ["/plans/p/fees: more than 8"]);
+    let taken = |fees: &str| {
+        let settings = plan(&format!(r#"{{"fees": [{fees}]}}"#));
+        Host::with_settings::<PriceTable>(&settings).is_ok()
+    };
+    assert!(taken(&many[1..].join(",")));
+    // `p/` before it: 128 bytes, and 129.
+    let named = |length| format!(r#"{{"name": "{}", "amount": "1"}}"#, "n".repeat(length));
+    assert!(taken(&named(126)));
+    assert_eq!(fees(&named(127)).len(), 1);
+    assert_eq!(fees(&named(0)).len(), 1);
+}
+
+#[test]
+fn currencies_and_dimensions_are_spelled_as_such() {
+    for currency in ["eur", "EU", "EURO", "credits", ""] {
+        let settings = format!(r#"{{"currency": "{currency}", "plans": {{}}}}"#);
+        assert!(!wrong(&settings).is_empty(), "{currency}");
+    }
+    let longest = "a".repeat(63);
+    for (dimension, right) in [
+        ("gpu/a100-80.x_y", true),
+        (longest.as_str(), true),
+        ("", false),
+        ("Forks", false),
+        ("a b", false),
+        (&"a".repeat(64), false),
+    ] {
+        let settings = price(r#""per": 1, "tiers": [{"price": "1"}]"#);
+        let settings = settings.replace("vcpu-ns", dimension);
+        let taken = Host::with_settings::<PriceTable>(&settings).is_ok();
+        assert_eq!(taken, right, "{dimension}");
+    }
+}
+
+#[test]
+fn eight_tiers_are_taken_and_no_ninth_nor_an_end_beyond_63_bits() {
+    let tiers = |count: u64, first: u64| {
+        let closed =
+            (0..count - 1).map(|n| format!(r#"{{"up-to": {}, "price": "1"}},"#, first + n));
+        let closed: String = closed.collect();
+        price(&format!(r#""per": 1, "tiers": [{closed}{{"price": "1"}}]"#))
+    };
+    assert!(Host::with_settings::<PriceTable>(&tiers(8, 1)).is_ok());
+    assert_eq!(
+        wrong(&tiers(9, 1)),
+        ["/plans/p/prices/0/tiers: more than 8"]
+    );
+    assert!(Host::with_settings::<PriceTable>(&tiers(2, i64::MAX as u64)).is_ok());
+    assert_eq!(
+        wrong(&tiers(2, 1 << 63)),
+        ["/plans/p/prices/0/tiers/0/up-to: more than a quantity can be (2^63)"]
+    );
 }
 
 #[test]
@@ -133,4 +185,11 @@ fn schema_documents_every_setting() {
 fn schema_says_how_an_amount_is_written() {
     let schema = brood_plugin::settings::schema::<crate::Settings>();
     assert!(schema.contains(r"^-?[0-9]+(\\.[0-9]{1,9})?$"), "{schema}");
+    assert!(schema.contains("^([A-Z]{3}|credit)$"), "{schema}");
+    let (_, step) = schema.split_once(r#""round-up-to":"#).unwrap();
+    let step = &step[..step.find('}').unwrap()];
+    assert!(
+        step.contains(r#""minimum":1"#) && step.contains(r#""default":1"#),
+        "{step}"
+    );
 }

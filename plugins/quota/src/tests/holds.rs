@@ -126,12 +126,19 @@ fn amount_beyond_64_bits_or_below_zero_is_denied_and_does_not_wrap() {
     };
     assert_eq!(asked(i64::MAX).code, "quota");
     assert_eq!(asked(-1).code, "malformed");
+    let mut none = item(3);
+    none.request.shape.more = vec![("gpu".to_owned(), 0)];
+    let grant = granted(limited(r#"{"max-other": {"gpu": 4}}"#, &none));
+    assert_eq!(grant.holds[0].per_daughter, 0);
 }
 
 #[test]
 fn name_too_long_for_a_counter_is_denied() {
     let mut asked = item(1);
-    asked.request.who.tenant = "t".repeat(128);
+    // `live/tenant/` before it: 128 bytes.
+    asked.request.who.tenant = "t".repeat(116);
+    granted(limited(r#"{"max-live": 1}"#, &asked));
+    asked.request.who.tenant.push('t');
     let denial = denied(limited(r#"{"max-live": 1}"#, &asked));
     assert_eq!(
         denial.message,

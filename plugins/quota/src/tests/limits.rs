@@ -152,6 +152,11 @@ fn budget_below_the_least_denies_and_none_kept_does_not() {
         denial.message,
         "-0.25 of the budget are left, and 1.5 are needed"
     );
+    let denial = denied(with(Some(0)));
+    assert_eq!(
+        denial.message,
+        "0 of the budget are left, and 1.5 are needed"
+    );
 }
 
 #[test]

@@ -76,6 +76,39 @@ fn no_limits_of_a_tenant_make_more_holds_than_the_engine_takes() {
     );
 }
 
+/// The most of everything, or one more.
+fn most(over: u64) -> String {
+    let list =
+        |count: u64, one: &dyn Fn(u64) -> String| (0..count).map(one).collect::<Vec<_>>().join(",");
+    // 366 days, a day.
+    let (year, day) = (31_622_400_000 + over, 86_400_000 + over);
+    let rates = list(8, &|n| {
+        format!(r#"{{"machines": 1, "within-ms": {}}}"#, year - 7 + n)
+    });
+    let kinds = list(32 + over, &|n| format!(r#""k{n}": 1"#));
+    let labels = list(63 + over, &|n| format!(r#""l{n}": """#));
+    let value = "v".repeat(256 + usize::try_from(over).unwrap());
+    format!(
+        r#"{{"default": {{"rates": [{rates}], "max-wait-ms": {day}, "max-other": {{{kinds}}},
+            "labels": {{{labels}, "long": "{value}"}}}}}}"#
+    )
+}
+
+#[test]
+fn the_most_of_everything_is_taken_and_one_more_is_not() {
+    assert!(Host::with_settings::<Quota>(&most(0)).is_ok());
+    assert_eq!(
+        wrong(&most(1)),
+        [
+            "/default/rates/7/within-ms: longer than a year",
+            "/default/max-wait-ms: longer than a day",
+            "/default/max-other: more than 32 kinds",
+            "/default/labels: more than 64",
+            "/default/labels/long: a value is at most 256 bytes",
+        ]
+    );
+}
+
 #[test]
 fn schema_documents_every_setting() {
     assert_eq!(
