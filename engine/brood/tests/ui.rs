@@ -28,7 +28,12 @@ fn the_page_shows_forks_costs_and_verdicts_as_they_come_and_runs_nothing_of_a_te
         .expect("it starts");
     let words = String::from_utf8_lossy(&looked.stderr);
     assert!(looked.status.success(), "{words}");
-    for name in ["ui-light.png", "ui-dark.png", "ui-narrow.png"] {
+    for name in [
+        "ui-light.png",
+        "ui-dark.png",
+        "ui-usage.png",
+        "ui-narrow.png",
+    ] {
         let picture = fs::read(pictures.join(name)).expect("a picture");
         assert!(picture.starts_with(b"\x89PNG"), "{name}");
     }

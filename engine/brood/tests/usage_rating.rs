@@ -308,6 +308,17 @@ fn what_comes_late_is_billed_in_its_own_month_and_a_window_over_the_end_of_one_i
     assert_eq!(open.rate().settled, 2);
     assert_eq!(open.amount(NOVEMBER), 2 * HOUR_COSTS + FORK_COSTS);
     assert_eq!(open.amount("2026-12"), december + HOUR_COSTS);
+    let measured = |words: &str| {
+        let all = open.summary(words, &GroupBy::All);
+        all.groups[""].measured.amount(Dimension::VcpuNs)
+    };
+    let two_hours = 2 * 3_600_000_000_000;
+    assert_eq!(
+        (measured(NOVEMBER), measured("2026-12")),
+        (two_hours, two_hours),
+        "of a window over the end each month has its part"
+    );
+    assert_eq!(open.summary("2026-10", &GroupBy::All).groups.len(), 0);
     assert_eq!(
         (open.replays(NOVEMBER), open.replays("2026-12")),
         ((1, 0), (2, 0))

@@ -183,6 +183,8 @@ def main() -> None:
         for scheme in SCHEMES:
             page.scheme(scheme)
             driver.save_screenshot(str(pictures / f"ui-{scheme}.png"))
+        page.scheme("light")
+        driver.find_element(By.ID, "usage").screenshot(str(pictures / "ui-usage.png"))
         driver.set_window_size(420, 900)
         page.scheme("light")
         over = driver.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
