@@ -12,10 +12,8 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Unit;
 
 use super::super::now;
-use super::page::{About, Page, about};
+use super::page::{About, NONE, Page, about};
 use super::{Engine, TenantLabels, hook, usage};
-
-const NONE: [(&str, &str); 0] = [];
 
 /// The collector.
 pub(super) struct Gauges {

@@ -8,6 +8,9 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncod
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
+/// No labels.
+pub(super) const NONE: [(&str, &str); 0] = [];
+
 /// Words about a metric.
 pub(super) struct About<'a> {
     pub(super) name: &'a str,

@@ -13,9 +13,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::Labels;
-use super::page::{About, Page, about};
+use super::page::{About, NONE, Page, about};
 
-const NONE: [(&str, &str); 0] = [];
 /// Verdicts on what tenants have left, as a label.
 const VERDICTS: [&str; 5] = ["none", "warn", "refuse-forks", "pause", "stop"];
 

@@ -9,9 +9,7 @@ use brood_meter::{BatchError, Before, Draft, Item, Period, Record, drafts};
 use brood_store::{BatchRow, BatchState, StoreError, UsageRow};
 
 use super::super::Engine;
-
-/// Rows read in one go.
-const STRETCH: u32 = 1000;
+use super::walk::STRETCH;
 
 /// Why a batch cannot be made now.
 #[derive(Debug, thiserror::Error)]
@@ -87,17 +85,17 @@ impl Engine {
     }
 
     fn rows(&self, tenant: &str, (from, to): (i64, i64)) -> Result<Vec<UsageRow>, StoreError> {
-        let (mut all, mut after) = (Vec::new(), from);
-        loop {
-            let found = self
-                .store()
-                .read(|read| read.usage_of(Some(tenant), (after, to), STRETCH))?;
-            let Some(last) = found.last() else {
-                return Ok(all);
-            };
-            after = last.seq;
-            all.extend(found);
-        }
+        let mut all = Vec::new();
+        self.walk(
+            from,
+            |read, after| read.usage_of(Some(tenant), (after, to), STRETCH),
+            |row| row.seq,
+            |row| {
+                all.push(row);
+                Ok(())
+            },
+        )?;
+        Ok(all)
     }
 
     /// What was committed in the period before a batch.

@@ -285,28 +285,18 @@ impl Engine {
             let group = answer.groups.entry(key).or_default();
             group.measured = group.measured.plus(measured);
         })?;
-        let mut after = 0;
         let mut known = HashMap::new();
-        loop {
-            let start = period.start_ms();
-            let found = self
-                .store()
-                .read(|read| read.batches_of(tenant, start, after, STRETCH))?;
-            let Some(last) = found.last() else {
-                return Ok(answer);
-            };
-            after = last.sequence;
-            for batch in &found {
-                answer.held += u64::from(batch.state == BatchState::Held);
-                answer.dead += u64::from(batch.state == BatchState::Dead);
-                self.each_line(batch, &mut known, |subject, line| {
-                    if filter.takes_line(subject) {
-                        let key = by.of(&batch.batch.tenant, subject);
-                        charge(answer.groups.entry(key).or_default(), &line);
-                    }
-                })?;
-            }
-        }
+        self.each_batch(tenant, period, |batch| {
+            answer.held += u64::from(batch.state == BatchState::Held);
+            answer.dead += u64::from(batch.state == BatchState::Dead);
+            self.each_line(&batch, &mut known, |subject, line| {
+                if filter.takes_line(subject) {
+                    let key = by.of(&batch.batch.tenant, subject);
+                    charge(answer.groups.entry(key).or_default(), &line);
+                }
+            })
+        })?;
+        Ok(answer)
     }
 }
 

@@ -10,8 +10,6 @@ use brood_store::{BatchRow, BatchState, StoreError};
 
 use super::super::{Caller, Engine, EngineError, Scope};
 
-const STRETCH: u32 = 1000;
-
 /// What came of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplayAnswer {
@@ -83,38 +81,27 @@ impl Engine {
 
     /// The batches of a period in the order in which they were rated; `open` counts those that were not.
     fn rated(&self, period: Period, open: &mut u64) -> Result<Vec<BatchRow>, StoreError> {
-        let (mut all, mut after) = (Vec::new(), 0);
-        loop {
-            let start = period.start_ms();
-            let found = self
-                .store()
-                .read(|read| read.batches_of(None, start, after, STRETCH))?;
-            let Some(last) = found.last() else {
-                all.sort_by_key(|row: &BatchRow| row.place);
-                return Ok(all);
-            };
-            after = last.sequence;
-            let (done, others): (Vec<_>, Vec<_>) = found
-                .into_iter()
-                .partition(|row| row.state == BatchState::Done);
-            *open += others.len() as u64;
-            all.extend(done);
-        }
+        let mut all = Vec::new();
+        self.each_batch(None, period, |row| {
+            match row.state {
+                BatchState::Done => all.push(row),
+                _ => *open += 1,
+            }
+            Ok(())
+        })?;
+        all.sort_by_key(|row: &BatchRow| row.place);
+        Ok(all)
     }
 
     /// The lines that a batch brought, without those that take others back.
     fn committed(&self, row: &BatchRow) -> Result<Vec<PricedLine>, StoreError> {
-        let (mut all, mut after) = (Vec::new(), 0);
-        loop {
-            let found = self
-                .store()
-                .read(|read| read.lines(row.sequence, after, STRETCH))?;
-            let Some(last) = found.last() else {
-                return Ok(all);
-            };
-            after = last.line;
-            let new = found.into_iter().filter(|line| line.reverses.is_none());
-            all.extend(new.map(|line| line.priced));
-        }
+        let mut all = Vec::new();
+        self.each_line_of(row.sequence, |line| {
+            if line.reverses.is_none() {
+                all.push(line.priced);
+            }
+            Ok(())
+        })?;
+        Ok(all)
     }
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use brood_meter::{Break, Period, Subject};
-use brood_store::{BatchRow, EndedAt, LineRow, StoreError, UsageRow};
+use brood_store::{BatchRow, EndedAt, LineRow, Read, StoreError, UsageRow};
 use brood_units::Timestamp;
 
 use super::super::{Caller, Engine, EngineError, Scope};
@@ -37,14 +37,17 @@ impl Engine {
         let mut chain = self.store().read(|read| read.anchor())?;
         let anchor = chain.seq;
         let (mut records, mut breaks) = (0, Vec::new());
-        self.each_record(None, |row| {
-            records += 1;
-            breaks.extend(
-                chain
-                    .take(row.seq, &row.subject, &row.record, row.hash)
-                    .err(),
-            );
-        })?;
+        self.walk(
+            0,
+            |read, after| read.usage(after, STRETCH),
+            |row| row.seq,
+            |row| {
+                records += 1;
+                let taken = chain.take(row.seq, &row.subject, &row.record, row.hash);
+                breaks.extend(taken.err());
+                Ok(())
+            },
+        )?;
         // What was put into batches was there.
         let (sealed, _) = self.store().read(|read| read.sealed())?;
         if chain.seq < sealed {
@@ -61,22 +64,22 @@ impl Engine {
         })
     }
 
-    pub(super) fn each_record(
+    /// Hands over rows one by one, read a stretch at a time: `read` is told behind which place, and `place` says where a row is.
+    pub(super) fn walk<P: Copy, R>(
         &self,
-        tenant: Option<&str>,
-        mut each: impl FnMut(&UsageRow),
+        from: P,
+        read: impl Fn(&Read<'_>, P) -> Result<Vec<R>, StoreError>,
+        place: impl Fn(&R) -> P,
+        mut each: impl FnMut(R) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let mut after = 0;
+        let mut after = from;
         loop {
-            let upto = (after, i64::MAX);
-            let rows = self
-                .store()
-                .read(|read| read.usage_of(tenant, upto, STRETCH))?;
+            let rows = self.store().read(|store| read(store, after))?;
             let Some(last) = rows.last() else {
                 return Ok(());
             };
-            after = last.seq;
-            rows.iter().for_each(&mut each);
+            after = place(last);
+            rows.into_iter().try_for_each(&mut each)?;
         }
     }
 
@@ -88,63 +91,79 @@ impl Engine {
         period: Period,
         mut each: impl FnMut(&UsageRow),
     ) -> Result<(), StoreError> {
+        let mut each = |row| {
+            each(&row);
+            Ok(())
+        };
         let end = Timestamp::from_millis(period.end_ms());
-        let mut after = EndedAt::before(Timestamp::from_millis(period.start_ms()));
-        loop {
-            let rows = self
-                .store()
-                .read(|read| read.usage_ended(tenant, after, end, STRETCH))?;
-            let Some(last) = rows.last() else {
-                break;
-            };
-            after = last.into();
-            rows.iter().for_each(&mut each);
-        }
-        let mut after = EndedAt {
+        self.walk(
+            EndedAt::before(Timestamp::from_millis(period.start_ms())),
+            |read, after| read.usage_ended(tenant, after, end, STRETCH),
+            |row| row.into(),
+            &mut each,
+        )?;
+        let after = EndedAt {
             at: end,
             seq: i64::MAX,
         };
-        loop {
-            let rows = self
-                .store()
-                .read(|read| read.usage_over(tenant, after, STRETCH))?;
-            let Some(last) = rows.last() else {
-                return Ok(());
-            };
-            after = last.into();
-            rows.iter().for_each(&mut each);
-        }
+        self.walk(
+            after,
+            |read, after| read.usage_over(tenant, after, STRETCH),
+            |row| row.into(),
+            each,
+        )
     }
 
+    pub(super) fn each_batch(
+        &self,
+        tenant: Option<&str>,
+        period: Period,
+        each: impl FnMut(BatchRow) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let start = period.start_ms();
+        self.walk(
+            0,
+            |read, after| read.batches_of(tenant, start, after, STRETCH),
+            |batch| batch.sequence,
+            each,
+        )
+    }
+
+    /// The lines that a batch brought.
+    pub(super) fn each_line_of(
+        &self,
+        sequence: i64,
+        each: impl FnMut(LineRow) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.walk(
+            0,
+            |read, after| read.lines(sequence, after, STRETCH),
+            |line| line.line,
+            each,
+        )
+    }
+
+    /// The same, each with whose it is; none is whose a fee is.
     pub(super) fn each_line(
         &self,
         batch: &BatchRow,
         known: &mut HashMap<i64, Subject>,
         mut each: impl FnMut(Option<&Subject>, LineRow),
     ) -> Result<(), StoreError> {
-        let mut after = 0;
-        loop {
-            let lines = self
-                .store()
-                .read(|read| read.lines(batch.sequence, after, STRETCH))?;
-            let Some(last) = lines.last() else {
+        self.each_line_of(batch.sequence, |line| {
+            let Some(origin) = line.priced.origin else {
+                each(None, line);
                 return Ok(());
             };
-            after = last.line;
-            for line in lines {
-                let Some(origin) = line.priced.origin else {
-                    each(None, line);
-                    continue;
-                };
-                let subject = match known.entry(origin.meter) {
-                    Entry::Occupied(known) => known.into_mut(),
-                    Entry::Vacant(vacant) => {
-                        let meter = origin.meter;
-                        vacant.insert(self.store().read(|read| read.subject_of(meter))?)
-                    }
-                };
-                each(Some(subject), line);
-            }
-        }
+            let subject = match known.entry(origin.meter) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(vacant) => {
+                    let meter = origin.meter;
+                    vacant.insert(self.store().read(|read| read.subject_of(meter))?)
+                }
+            };
+            each(Some(subject), line);
+            Ok(())
+        })
     }
 }
