@@ -1,20 +1,11 @@
 //! What several policies say of one request, joined: whose hold counts, whose words are heard, who waits how long.
-#![expect(clippy::panic, reason = "a helper of a test ends the test")]
 
 use brood_hooks::admission::{
     Admitted, Decision, Deferral, Grant, HeldBy, Hold, Item, Verdict, WhenFull, decide,
 };
-use brood_hooks::{
-    Admission, Ceiling, Decide, Denial, ForkRequest, Heard, Hook, Now, Permits, Said, check,
-};
+use brood_hooks::{Admission, Ceiling, Decide, ForkRequest, Heard, Hook, Now, Said};
 
-fn denial(text: &str) -> Denial {
-    Denial {
-        code: "policy".to_owned(),
-        message: text.to_owned(),
-        retry_after_ms: None,
-    }
-}
+use crate::said::{self, checked, denial, said};
 
 fn item(count: u32) -> Item {
     Item {
@@ -57,23 +48,11 @@ fn holding(hold: Hold, words: &str) -> Verdict {
     })
 }
 
-fn answer(verdict: Verdict) -> brood_hooks::Checked<Vec<Verdict>> {
-    check::<Admission>(&vec![item(4)], &Permits::default(), vec![verdict]).expect("right")
-}
-
-fn said(binding: &str, plugin: &str, heard: Heard<Vec<Verdict>>) -> Said<Admission> {
-    Said {
-        binding: binding.to_owned(),
-        plugin: plugin.to_owned(),
-        weight: 1,
-        heard,
-        stands_in: None,
-        spent: None,
-    }
-}
-
 fn enforced(binding: &str, plugin: &str, verdict: Verdict) -> Said<Admission> {
-    said(binding, plugin, Heard::Enforced(answer(verdict)))
+    Said {
+        plugin: plugin.to_owned(),
+        ..said::enforced(binding, &vec![item(4)], vec![verdict])
+    }
 }
 
 fn one(said: &[Said<Admission>]) -> Decision {
@@ -201,7 +180,10 @@ fn who_is_told_to_wait_twice_waits_the_shorter_time_then_at_the_lower_priority()
 #[test]
 fn who_only_warns_is_told_in_words_and_changes_nothing() {
     let warned = |verdict| {
-        let admitted = admitted(&[said("w", "w", Heard::Warned(answer(verdict)))]);
+        let admitted = admitted(&[said(
+            "w",
+            Heard::Warned(checked::<Admission>(&vec![item(4)], vec![verdict])),
+        )]);
         assert_eq!((admitted.count, admitted.holds.len()), (4, 0));
         admitted.warnings
     };

@@ -4,9 +4,11 @@ use brood_hooks::admission::{Decision, Deferral, Grant, Hold, Item, Verdict, Whe
 use brood_hooks::mutation::{Brief, Network, Outcome, Patch, Plan, Rule, combine};
 use brood_hooks::placement::{Answer, Bid, Candidate, Question, Ranking, fill, rank};
 use brood_hooks::{
-    Admission, Ceiling, Daughter, Decide, Denial, Failure, ForkRequest, Heard, Id128, Mutation,
-    Now, Permits, Placement, Resources, Said, Span, check,
+    Admission, Ceiling, Daughter, Decide, Failure, ForkRequest, Heard, Id128, Mutation, Now,
+    Permits, Placement, Resources, Said, Span, check,
 };
+
+use crate::said::{denial, enforced, said};
 
 /// A fixed sequence of numbers (xorshift64, Marsaglia 2003), so that a failure repeats.
 struct Dice(u64);
@@ -21,14 +23,6 @@ impl Dice {
 
     fn small(&mut self, end: u32) -> u32 {
         u32::try_from(self.below(end.into())).expect("below a u32")
-    }
-}
-
-fn denial(text: &str) -> Denial {
-    Denial {
-        code: "policy".into(),
-        message: text.into(),
-        retry_after_ms: None,
     }
 }
 
@@ -78,17 +72,6 @@ fn verdict(dice: &mut Dice) -> Verdict {
             add_labels: vec![("team".into(), format!("t{}", dice.below(4) / 3))],
             warnings: vec![],
         }),
-    }
-}
-
-fn said(binding: &str, heard: Heard<Vec<Verdict>>) -> Said<Admission> {
-    Said {
-        binding: binding.into(),
-        plugin: binding.into(),
-        weight: 1,
-        heard,
-        stands_in: None,
-        spent: None,
     }
 }
 
@@ -172,11 +155,7 @@ fn deny_wins_over_queue_and_queue_over_admit() {
         request: request(&mut Dice(7)),
         ..Item::default()
     }];
-    let enforced = |binding: &str, verdict| {
-        let checked =
-            check::<Admission>(&items, &Permits::default(), vec![verdict]).expect("right");
-        said(binding, Heard::Enforced(checked))
-    };
+    let enforced = |binding, verdict| enforced::<Admission>(binding, &items, vec![verdict]);
     let queue = Verdict::Queue(Deferral {
         queue: "q".into(),
         priority: 0,
@@ -264,16 +243,9 @@ fn placement_never_exceeds_bids_room_or_what_is_wanted_and_places_all_or_says_so
                 rankings: rankings.collect(),
                 reasons: vec!["no".into()],
             };
-            let checked =
-                check::<Placement>(&question, &Permits::default(), answer).expect("right");
-            let heard = Heard::Enforced(checked);
-            answers.push(Said::<Placement> {
-                stands_in: None,
-                spent: None,
-                binding: binding.into(),
-                plugin: binding.into(),
+            answers.push(Said {
                 weight: 3,
-                heard,
+                ..enforced::<Placement>(binding, &question, answer)
             });
         }
         let ranks = rank(&question, &answers).expect("none is required and failed");
@@ -319,17 +291,7 @@ fn brief() -> Brief {
 }
 
 fn planned(binding: &str, plan: Plan) -> Said<Mutation> {
-    let checked =
-        check::<Mutation>(&brief(), &Permits::default(), Outcome::Plan(plan)).expect("right");
-    let heard = Heard::Enforced(checked);
-    Said {
-        binding: binding.into(),
-        plugin: binding.into(),
-        weight: 1,
-        heard,
-        stands_in: None,
-        spent: None,
-    }
+    enforced(binding, &brief(), Outcome::Plan(plan))
 }
 
 fn env(value: &str) -> Patch {

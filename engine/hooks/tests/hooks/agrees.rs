@@ -3,28 +3,9 @@
 use brood_hooks::billing::{Batch, Line, Rated, Sample, Sku};
 use brood_hooks::mutation::{Brief, Outcome, Patch, Plan};
 use brood_hooks::placement::{Answer, Bid, Candidate, Question, Ranking};
-use brood_hooks::{
-    Billing, Checked, Denial, Failure, Heard, Hook, Mutation, Permits, Placement, Said, Span, check,
-};
+use brood_hooks::{Billing, Failure, Heard, Hook, Mutation, Placement, Said, Span};
 
-fn checked<H: Hook>(ask: &H::Ask, answer: H::Answer) -> Checked<H::Answer> {
-    check::<H>(ask, &Permits::default(), answer).expect("a right answer")
-}
-
-fn said<H: Hook>(binding: &str, heard: Heard<H::Answer>) -> Said<H> {
-    Said {
-        binding: binding.to_owned(),
-        plugin: binding.to_owned(),
-        weight: 1,
-        heard,
-        stands_in: None,
-        spent: None,
-    }
-}
-
-fn enforced<H: Hook>(binding: &str, ask: &H::Ask, answer: H::Answer) -> Said<H> {
-    said(binding, Heard::Enforced(checked::<H>(ask, answer)))
-}
+use crate::said::{checked, denial, enforced, said};
 
 fn failed<H: Hook>() -> Said<H> {
     let message = "nobody there".to_owned();
@@ -101,11 +82,7 @@ fn a_mutation_shadow_agrees_if_every_daughter_stays_what_she_is() {
     assert!(agrees(Outcome::Plan(Plan::default())), "nothing");
     assert!(!agrees(plan("B", "1")), "one variable more");
     assert!(!agrees(plan("A", "2")), "two that disagree");
-    let refusal = Outcome::Refuse(Denial {
-        code: "policy".to_owned(),
-        message: "not on Fridays".to_owned(),
-        retry_after_ms: None,
-    });
+    let refusal = Outcome::Refuse(denial("not on Fridays"));
     assert!(!agrees(refusal.clone()), "no fork at all");
     let refused = [enforced::<Mutation>("real", &brief, refusal)];
     assert!(
