@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
+use crate::policy::SHIPPED;
 use crate::serve::{Ended, Serve, brood, program};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
@@ -22,8 +23,7 @@ fn fork(count: u8) -> String {
 
 #[test]
 fn a_problem_is_passed_on_as_it_was_sent_and_has_a_status_of_its_own() {
-    let few = include_str!("../../../policies/default.toml")
-        .replace("max-per-request = 64", "max-per-request = 2");
+    let few = SHIPPED.replace("max-per-request = 64", "max-per-request = 2");
     let Some(serve) = Serve::start_with(&few) else {
         return;
     };

@@ -16,6 +16,7 @@ use std::process::Command;
 use brood_testkit::{children_of, is_alive, scratch, settle};
 use serde_json::Value;
 
+use crate::policy::SHIPPED;
 use crate::program::{Options, Program, components, kvm};
 
 /// What the client wants, in order. `{a}` is the id that the step `a` was answered with.
@@ -306,8 +307,7 @@ fn a_restart_leaves_machines_running_under_the_same_ids_and_within_the_same_limi
     brood_cell::become_reaper().expect("reaper");
     let state = scratch();
     let policy = state.path().join("policy.toml");
-    let few =
-        include_str!("../../../policies/default.toml").replace("max-live = 256", "max-live = 6");
+    let few = SHIPPED.replace("max-live = 256", "max-live = 6");
     std::fs::write(&policy, few).expect("written");
     let options = Options {
         policy: Some(&policy),

@@ -8,6 +8,7 @@ use brood_front::Options;
 use serde_json::Value;
 
 use crate::http::{Server, answer, text};
+use crate::policy::SHIPPED;
 
 #[test]
 fn a_machine_is_made_forked_kept_shown_and_ended_over_http() {
@@ -254,7 +255,7 @@ fn a_request_that_comes_twice_under_one_key_is_done_once() {
 
 #[test]
 fn a_policys_denial_reaches_the_caller_in_its_own_words() {
-    let few = crate::policy::SHIPPED.replace("max-per-request = 64", "max-per-request = 2");
+    let few = SHIPPED.replace("max-per-request = 64", "max-per-request = 2");
     let Some(server) = Server::start_with(&few, Options::default()) else {
         return;
     };

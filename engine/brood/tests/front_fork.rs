@@ -2,7 +2,7 @@
 
 use brood_front::Options;
 
-use crate::http::Server;
+use crate::http::{Server, holds, text};
 
 #[test]
 fn a_bare_guest_is_not_forked_where_only_an_agent_could_do_what_daughters_are_to_get() {
@@ -11,7 +11,7 @@ fn a_bare_guest_is_not_forked_where_only_an_agent_could_do_what_daughters_are_to
     };
     let mother = server.mother();
     let point = server.good(&format!("POST /v1/machines/{mother}/checkpoints"), "");
-    let point = crate::http::text(&point["id"]);
+    let point = text(&point["id"]);
     for place in [
         format!("/v1/machines/{mother}"),
         format!("/v1/checkpoints/{point}"),
@@ -28,7 +28,7 @@ fn a_bare_guest_is_not_forked_where_only_an_agent_could_do_what_daughters_are_to
                 (409, "conflict"),
                 "{place} {what}"
             );
-            let detail = crate::http::text(&refused.json()["detail"]);
+            let detail = text(&refused.json()["detail"]);
             assert!(detail.contains("Linux guest"), "{detail}");
         }
     }
@@ -47,11 +47,11 @@ fn a_secret_that_a_caller_names_for_daughters_is_opened_before_the_fork_and_is_o
     let detail = || {
         let refused = server.call(&line, give);
         assert_eq!((refused.status, refused.code().as_str()), (409, "conflict"));
-        crate::http::text(&refused.json()["detail"])
+        text(&refused.json()["detail"])
     };
     assert!(detail().contains("no secret 'token'"), "{}", detail());
     let other = server.good("POST /v1/tenants", r#"{"name": "other"}"#);
-    let other = crate::http::text(&other["first_key"]["secret"]);
+    let other = text(&other["first_key"]["secret"]);
     let value = r#"{"value": "canary-of-the-mine"}"#;
     server.as_key(&other, "PUT /v1/secrets/token", value);
     assert!(detail().contains("no secret 'token'"), "{}", detail());
@@ -61,9 +61,9 @@ fn a_secret_that_a_caller_names_for_daughters_is_opened_before_the_fork_and_is_o
     let version = give.replace(r#""name""#, r#""version": 2, "name""#);
     let none = server.call(&line, &version);
     assert!(
-        crate::http::text(&none.json()["detail"]).contains("version 2"),
+        text(&none.json()["detail"]).contains("version 2"),
         "{}",
         none.json()
     );
-    assert!(!crate::http::holds(&server.kept(), "canary-of-the-mine"));
+    assert!(!holds(&server.kept(), "canary-of-the-mine"));
 }

@@ -8,6 +8,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::http::apart::Apart;
 use crate::http::{Server, answer, text};
+use crate::policy::SHIPPED;
 
 /// So long something may take that the server does by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -116,7 +117,7 @@ fn a_follower_that_vanishes_gives_its_place_to_the_next() {
 
 #[test]
 fn a_server_that_is_out_of_descriptors_says_so_and_serves_on_when_there_are_some() {
-    let Some(mut server) = Apart::start(crate::policy::SHIPPED) else {
+    let Some(mut server) = Apart::start(SHIPPED) else {
         return;
     };
     assert_eq!(server.call("GET /v1/machines", "").status, 200);

@@ -6,6 +6,7 @@ use brood_front::Options;
 use serde_json::Value;
 
 use crate::http::{Server, text};
+use crate::policy::SHIPPED;
 
 fn items(list: &Value) -> Vec<Value> {
     list["items"].as_array().cloned().unwrap_or_default()
@@ -36,7 +37,7 @@ fn an_operator_lists_tenants_page_by_page_and_nobody_else_does() {
 
 #[test]
 fn who_is_bound_is_listed_with_the_digest_of_its_file_and_what_became_of_its_calls() {
-    let few = crate::policy::SHIPPED.replace("max-per-request = 64", "max-per-request = 2");
+    let few = SHIPPED.replace("max-per-request = 64", "max-per-request = 2");
     let Some(server) = Server::start_with(&few, Options::default()) else {
         return;
     };
@@ -165,7 +166,7 @@ fn nobody_gets_more_than_they_have_by_rotating_the_key_of_somebody_else() {
 
 /// A server whose policy has forks of two at most, and five machines; a mother and two daughters, and three who were denied.
 fn with_a_denial() -> Option<(Server, String, String)> {
-    let few = crate::policy::SHIPPED
+    let few = SHIPPED
         .replace("max-per-request = 64", "max-per-request = 2")
         .replace("max-live = 256", "max-live = 5");
     let server = Server::start_with(&few, Options::default())?;

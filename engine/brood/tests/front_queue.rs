@@ -5,7 +5,7 @@ use std::thread::{self, ScopedJoinHandle};
 use brood_front::Options;
 use serde_json::Value;
 
-use crate::http::{Answer, Server, text};
+use crate::http::{self, Answer, Server, text};
 use crate::policy::SHIPPED;
 
 /// Two machines live at once; who is too many waits for so long.
@@ -162,9 +162,9 @@ fn a_server_that_stops_answers_those_who_wait() {
         let mut stream = std::net::TcpStream::connect(address).expect("it listens");
         let key = format!("Bearer {key}");
         let headers = [("Authorization", key.as_str())];
-        let request = crate::http::request(&forks(&mother), &headers, r#"{"count": 1}"#);
+        let request = http::request(&forks(&mother), &headers, r#"{"count": 1}"#);
         std::io::Write::write_all(&mut stream, request.as_bytes()).expect("it is sent");
-        crate::http::answer(&mut stream)
+        http::answer(&mut stream)
     });
     while engine.waiting("acme") != 1 {
         thread::yield_now();

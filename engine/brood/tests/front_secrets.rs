@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::http::apart::Apart;
 use crate::http::{Server, bytes_below, holds, text};
+use crate::policy::SHIPPED;
 
 const CANARY: &str = "canary-7c1f-of-the-mine";
 
@@ -12,7 +13,7 @@ const CANARY: &str = "canary-7c1f-of-the-mine";
 fn giving() -> String {
     let settings = "[plugin.identity.settings]";
     let give = "[plugin.identity.settings.give]\nsecrets = [{ name = \"token\", env = \"TOKEN\" }]";
-    let policy = crate::policy::SHIPPED.replace(settings, &format!("{give}\n{settings}"));
+    let policy = SHIPPED.replace(settings, &format!("{give}\n{settings}"));
     let permits = "file-roots = [\"/etc\", \"/run\"]";
     let policy = policy.replace(permits, &format!("{permits}, secrets = [\"token\"]"));
     assert!(policy.contains("secrets = [\"token\"]"));

@@ -12,6 +12,7 @@ use brood_agent_proto::{AgentError, ClientError, ForkRefusal, ForkToken};
 use brood_testkit::{is_alive, scratch, settle};
 use serde_json::Value;
 
+use crate::common::{SMALL, boot, host};
 use crate::program::{Options, Program, components, kvm};
 
 /// Asks until it is done well, and gives the answer.
@@ -106,10 +107,10 @@ fn lab_machines_of_an_engine_that_was_killed_run_on_and_fork_under_the_next() {
 
 #[test]
 fn lab_a_mother_that_was_frozen_by_an_engine_that_died_runs_on_when_the_next_one_says_so() {
-    let Some(host) = crate::common::host() else {
+    let Some(host) = host() else {
         return;
     };
-    let mut machine = crate::common::boot(&host, crate::common::SMALL, "");
+    let mut machine = boot(&host, SMALL, "");
     let count =
         "(i=0; while :; do i=$((i+1)); echo $i > /tmp/count; sleep 0.1; done) >/dev/null 2>&1 &";
     machine.shell(count).expect("it counts");

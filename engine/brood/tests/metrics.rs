@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::policy::{SHIPPED, priced};
 use crate::serve::Serve;
 use crate::watch::Scrape;
 
@@ -183,13 +184,8 @@ fn metering_and_rating_are_seen_from_the_window_to_the_line() {
 
 #[test]
 fn batches_that_are_not_rated_and_their_age_are_seen() {
-    let shipped = include_str!("../../../policies/default.toml");
-    let (before, rest) = shipped
-        .split_once("[[plugin.price-table.settings.plans.list.prices]]")
-        .expect("prices");
-    let (_, after) = rest.split_once("[[admission]]").expect("bindings");
-    let no_price = "[plugin.price-table.settings.plans.list]\nunpriced = \"refuse\"\n\n";
-    let Some(server) = Serve::start_with(&format!("{before}{no_price}[[admission]]{after}")) else {
+    let no_price = "[plugin.price-table.settings.plans.list]\nunpriced = \"refuse\"";
+    let Some(server) = Serve::start_with(&priced(SHIPPED, no_price)) else {
         return;
     };
     server.mother();
@@ -211,8 +207,7 @@ fn batches_that_are_not_rated_and_their_age_are_seen() {
 
 #[test]
 fn what_is_refused_is_counted_with_its_reason() {
-    let few = include_str!("../../../policies/default.toml")
-        .replace("max-per-request = 64", "max-per-request = 2");
+    let few = SHIPPED.replace("max-per-request = 64", "max-per-request = 2");
     let Some(server) = Serve::start_with(&few) else {
         return;
     };

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::policy::SHIPPED;
 use crate::serve::Serve;
 use crate::watch::{file, python, workspace};
 
@@ -10,8 +11,7 @@ fn the_page_shows_forks_costs_and_verdicts_as_they_come_and_runs_nothing_of_a_te
     let Some(mut chromium) = python(&["selenium.webdriver"]) else {
         return;
     };
-    let few = include_str!("../../../policies/default.toml")
-        .replace("max-per-request = 64", "max-per-request = 4");
+    let few = SHIPPED.replace("max-per-request = 64", "max-per-request = 4");
     let Some(server) = Serve::start_with(&few) else {
         return;
     };

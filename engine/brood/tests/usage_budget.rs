@@ -3,24 +3,17 @@
 
 use serde_json::Value;
 
+use crate::policy::{enforced, priced};
 use crate::serve::Serve;
 
 /// A fork costs an euro, and nothing else costs anything.
 const PREPAID: &str = "[[plugin.price-table.settings.plans.list.prices]]\nname = \"fork\"\ndimension = \"forks\"\nper = 1\n\
     tiers = [{ price = \"1\" }]\n\n[plugin.price-table.settings.plans.list.budget]\nlevels = [\n\
     { below = \"4\", action = \"warn\" },\n{ below = \"3\", action = \"refuse-forks\" },\n\
-    { below = \"2\", action = \"pause\" },\n{ below = \"0\", action = \"stop\" },\n]\n\n";
+    { below = \"2\", action = \"pause\" },\n{ below = \"0\", action = \"stop\" },\n]";
 
 fn start() -> Option<Serve> {
-    let shipped = include_str!("../../../policies/default.toml").replace(
-        "plugin = \"price-table\"\nmode = \"warn\"",
-        "plugin = \"price-table\"",
-    );
-    let (before, rest) = shipped
-        .split_once("[[plugin.price-table.settings.plans.list.prices]]")
-        .expect("prices");
-    let (_, after) = rest.split_once("[[admission]]").expect("bindings");
-    Serve::start_with(&format!("{before}{PREPAID}[[admission]]{after}"))
+    Serve::start_with(&priced(&enforced(), PREPAID))
 }
 
 impl Serve {

@@ -1,18 +1,14 @@
 //! Usage by the command line against a real server with real cells (bare guests): shown, exported, put right, replayed.
 
+use serde_json::Value;
+
+use crate::policy::enforced;
 use crate::serve::Serve;
 use crate::watch::python;
-use serde_json::Value;
 
 /// With the prices that ship, enforced.
 fn start() -> Option<Serve> {
-    let shipped = include_str!("../../../policies/default.toml");
-    let policy = shipped.replace(
-        "plugin = \"price-table\"\nmode = \"warn\"",
-        "plugin = \"price-table\"",
-    );
-    assert_ne!(policy, shipped);
-    Serve::start_with(&policy)
+    Serve::start_with(&enforced())
 }
 
 fn amount(value: &Value) -> i128 {

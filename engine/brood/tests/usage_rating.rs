@@ -8,8 +8,9 @@ use brood_service::engine::{EngineError, now};
 use brood_store::Settled;
 use brood_units::Timestamp;
 
+use crate::metered::Metered;
 use crate::metered::made_up::{HOUR, MadeUp};
-use crate::metered::{Metered, enforced};
+use crate::policy::{enforced, priced};
 
 const ALL: UsageFilter = UsageFilter {
     whose: Whose::All,
@@ -22,15 +23,6 @@ const ALL: UsageFilter = UsageFilter {
 /// What an hour of 1 vCPU and 1 GiB costs by the prices that ship, 1e-9 EUR, and the fork before it.
 const HOUR_COSTS: i128 = 25_000_000;
 const FORK_COSTS: i128 = 100_000;
-
-fn policy_with(prices: &str) -> String {
-    let shipped = enforced();
-    let (before, rest) = shipped
-        .split_once("[[plugin.price-table.settings.plans.list.prices]]")
-        .expect("prices");
-    let (_, after) = rest.split_once("[[admission]]").expect("bindings");
-    format!("{before}{prices}\n\n[[admission]]{after}")
-}
 
 fn period(words: &str) -> Period {
     words.parse().expect("a month")
@@ -192,7 +184,10 @@ fn a_batch_that_is_settled_ten_times_is_billed_once() {
 
 #[test]
 fn a_policy_that_cannot_rate_holds_a_batch_then_it_is_dead_and_said_so_and_nothing_of_it_is_lost() {
-    let no_price = policy_with("[plugin.price-table.settings.plans.list]\nunpriced = \"refuse\"\n");
+    let no_price = priced(
+        &enforced(),
+        "[plugin.price-table.settings.plans.list]\nunpriced = \"refuse\"\n",
+    );
     let Some(open) = Metered::open(&no_price) else {
         return;
     };
@@ -403,9 +398,9 @@ fn a_correction_takes_back_what_was_billed_and_bills_anew_each_time() {
 
 #[test]
 fn a_price_that_overflows_holds_up_its_tenant_and_nobody_else() {
-    let priced = "[[plugin.price-table.settings.plans.list.prices]]\nname = \"v\"\ndimension = \"vcpu-ns\"\nper = 1\ntiers = [{ price = \"9000000000\" }]\n\
+    let prices = "[[plugin.price-table.settings.plans.list.prices]]\nname = \"v\"\ndimension = \"vcpu-ns\"\nper = 1\ntiers = [{ price = \"9000000000\" }]\n\
         [plugin.price-table.settings.plans.free]\n[plugin.price-table.settings.accounts.other]\nplan = \"free\"";
-    let Some(open) = Metered::open(&policy_with(priced)) else {
+    let Some(open) = Metered::open(&priced(&enforced(), prices)) else {
         return;
     };
     MadeUp::born(&open.store, 1, "acme", november()).counted(&open.store, HOUR);
@@ -487,7 +482,8 @@ fn a_tenant_that_is_not_there_any_more_is_billed_for_what_it_used() {
 
 #[test]
 fn free_allowances_are_used_up_once_over_all_batches_of_a_month() {
-    let free = policy_with(
+    let free = priced(
+        &enforced(),
         "[[plugin.price-table.settings.plans.list.prices]]\nname = \"v\"\ndimension = \"vcpu-ns\"\nper = 3_600_000_000_000\nfree = 9_000_000_000_000\ntiers = [{ price = \"0.02\" }]",
     );
     let Some(open) = Metered::open(&free) else {
@@ -527,7 +523,8 @@ fn an_unknown_currency_is_refused_where_it_is_written_down() {
 
 #[test]
 fn a_credit_is_one_entry_however_often_it_is_posted_and_prepaid_forks_begin_with_it() {
-    let prepaid = policy_with(
+    let prepaid = priced(
+        &enforced(),
         "[[plugin.price-table.settings.plans.list.prices]]\nname = \"v\"\ndimension = \"vcpu-ns\"\nper = 3_600_000_000_000\ntiers = [{ price = \"0.02\" }]\n\
         [plugin.price-table.settings.plans.list.budget]\nlevels = [{ below = \"1\", action = \"warn\" }, { below = \"0.5\", action = \"refuse-forks\" }, { below = \"0\", action = \"pause\" }]",
     );

@@ -22,10 +22,11 @@ use brood_client::{ApiKey, Client, ClientError};
 use brood_supervisor::{Supervisor, SupervisorProgram};
 use brood_testkit::{children_of, scratch, settle};
 use brood_units::MachineId;
-
-use crate::program::{Options, Program, components, kvm};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+
+use crate::policy::enforced;
+use crate::program::{Options, Program, components, kvm};
 
 const MACHINES: usize = 500;
 /// Where the guest counts.
@@ -109,15 +110,9 @@ impl Drop for Reaped {
 
 /// Prices CPU time by the nanosecond, so that the sum of all lines is the sum of what was counted.
 fn prices() -> String {
-    let shipped = include_str!("../../../policies/default.toml");
     let price = "[[plugin.price-table.settings.plans.list.prices]]\nname = \"cpu\"\ndimension = \"vcpu-active-ns\"\nper = 1\n\
         tiers = [{ price = \"0.000000001\" }]\n\n[[admission]]";
-    let policy = shipped
-        .replace(
-            "plugin = \"price-table\"\nmode = \"warn\"",
-            "plugin = \"price-table\"",
-        )
-        .replacen("[[admission]]", price, 1);
+    let policy = enforced().replacen("[[admission]]", price, 1);
     assert!(policy.contains("vcpu-active-ns"));
     policy
 }

@@ -41,16 +41,6 @@ pub(crate) struct Metered {
     _bound: Bound,
 }
 
-/// With the prices that ship, enforced.
-pub(crate) fn enforced() -> String {
-    let policy = SHIPPED.replace(
-        "plugin = \"price-table\"\nmode = \"warn\"",
-        "plugin = \"price-table\"",
-    );
-    assert_ne!(policy, SHIPPED);
-    policy
-}
-
 /// An engine over the state in a directory, with whoever a policy file binds.
 async fn start(
     directory: &Path,

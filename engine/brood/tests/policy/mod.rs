@@ -2,7 +2,7 @@
 
 #![expect(clippy::panic, reason = "tests fail so")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use brood::plugin::child::compile_options;
@@ -16,8 +16,29 @@ use brood_service::machine::Machine;
 use brood_service::path::{Asked, Panels, Safe, Stamps, Stopped};
 use brood_service::{identity, node};
 
+use crate::program::built;
+
 /// The policy file that ships.
 pub(crate) const SHIPPED: &str = include_str!("../../../../policies/default.toml");
+/// The policy file that ships, with the prices that it only shows enforced.
+pub(crate) fn enforced() -> String {
+    let policy = SHIPPED.replace(
+        "plugin = \"price-table\"\nmode = \"warn\"",
+        "plugin = \"price-table\"",
+    );
+    assert_ne!(policy, SHIPPED);
+    policy
+}
+
+/// A policy file with other prices: all of the plan `list` that stands behind its name.
+pub(crate) fn priced(policy: &str, prices: &str) -> String {
+    let (before, rest) = policy
+        .split_once("[[plugin.price-table.settings.plans.list.prices]]")
+        .expect("prices");
+    let (_, after) = rest.split_once("[[admission]]").expect("bindings");
+    format!("{before}{prices}\n\n[[admission]]{after}")
+}
+
 /// The components it names.
 const COMPONENTS: [&str; 4] = ["quota", "spread", "identity", "price-table"];
 
@@ -31,10 +52,7 @@ pub(crate) struct Bound {
 
 /// Binds a policy file to copies of the shipped components; none, with a printed reason, if they were not built.
 pub(crate) fn bound(file: &str) -> Option<Bound> {
-    let built = std::env::var_os("BROOD_PLUGINS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins"),
-        PathBuf::from,
-    );
+    let built = built();
     let components = tempfile::tempdir().expect("a directory");
     for name in COMPONENTS {
         let name = format!("{name}.wasm");

@@ -25,12 +25,17 @@ pub(crate) fn kvm() -> bool {
     is_there
 }
 
-/// The directory of the shipped components; none, with a printed reason, if they were not built.
-pub(crate) fn components() -> Option<PathBuf> {
-    let built = std::env::var_os("BROOD_PLUGINS").map_or_else(
+/// Where the shipped components are, if they were built.
+pub(crate) fn built() -> PathBuf {
+    std::env::var_os("BROOD_PLUGINS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins"),
         PathBuf::from,
-    );
+    )
+}
+
+/// The directory of the shipped components; none, with a printed reason, if they were not built.
+pub(crate) fn components() -> Option<PathBuf> {
+    let built = built();
     if built.join("quota.wasm").exists() {
         return Some(built);
     }

@@ -4,12 +4,15 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use brood_testkit::scratch;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+
+use crate::policy::SHIPPED;
+use crate::program::components;
 
 /// A variable that might say where a server is, or how a terminal looks.
 const NOT_INHERITED: [&str; 7] = [
@@ -91,7 +94,7 @@ pub(crate) fn brood(arguments: &[&str]) -> Ended {
 impl Serve {
     /// None, with a printed reason, if the shipped components were not built.
     pub(crate) fn start() -> Option<Self> {
-        Self::start_with(include_str!("../../../../policies/default.toml"))
+        Self::start_with(SHIPPED)
     }
 
     pub(crate) fn start_with(policy: &str) -> Option<Self> {
@@ -113,19 +116,7 @@ impl Serve {
     }
 
     fn start_from(policy: &str, more: &[OsString]) -> Option<Self> {
-        let plugins = std::env::var_os("BROOD_PLUGINS").map_or_else(
-            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins"),
-            PathBuf::from,
-        );
-        if !plugins.join("quota.wasm").exists() {
-            assert!(
-                std::env::var_os("CI").is_none(),
-                "no components in {}: run `cargo xtask plugins`",
-                plugins.display()
-            );
-            println!("skipped: no components are built; `cargo xtask plugins` builds them");
-            return None;
-        }
+        let plugins = components()?;
         let directory = scratch();
         let file = directory.path().join("policy.toml");
         fs::write(&file, policy).expect("it is written");
