@@ -24,6 +24,8 @@ use super::{
     now, report,
 };
 use crate::ask::ForkSpec;
+use crate::decision::Decision;
+use crate::hold::Held;
 use crate::path::{Stamps, Stopped};
 
 /// What becomes of the others where a daughter is missing.
@@ -247,8 +249,8 @@ impl Job {
         let mut brood = match forked {
             Ok(brood) => brood,
             Err(mut stopped) => {
-                self.engine.give_back(stopped.held.take());
-                return (Err(stopped.into()), Vec::new());
+                let decisions = std::mem::take(&mut stopped.decisions);
+                return self.nothing(stopped.held.take(), decisions, stopped.into());
             }
         };
         self.laps.born(brood.stamping);
@@ -257,15 +259,12 @@ impl Job {
         let missing: Vec<String> = missing.into_iter().filter_map(Result::err).collect();
         let fails = lived.is_empty() || self.fork.on_error == OnError::EndAll;
         if fails && !missing.is_empty() {
-            self.engine.give_back(brood.held.take());
-            return (Err(EngineError::Failed(missing.join("; "))), Vec::new());
+            let failed = EngineError::Failed(missing.join("; "));
+            return self.nothing(brood.held.take(), brood.decisions, failed);
         }
         let rows = match self.rows(&mut lived) {
             Ok(rows) => rows,
-            Err(error) => {
-                self.engine.give_back(brood.held.take());
-                return (Err(error), Vec::new());
-            }
+            Err(error) => return self.nothing(brood.held.take(), brood.decisions, error),
         };
         let (mut guests, mut daughters, mut given) = (Vec::new(), Vec::new(), Vec::new());
         for (one, row) in lived.into_iter().zip(&rows) {
@@ -324,6 +323,28 @@ impl Job {
             self.engine.look_after(one.clone(), guest);
         }
         (Ok(answer), living.into_iter().zip(guests).collect())
+    }
+
+    /// Writes down what was said about a fork that came to nothing, and gives back what was held for it.
+    fn nothing(
+        &self,
+        held: Option<Held>,
+        decisions: Vec<Decision>,
+        error: EngineError,
+    ) -> (Result<ForkAnswer, EngineError>, Vec<(Living, Guest)>) {
+        self.engine.give_back(held);
+        let (tenant, intent) = (self.caller.tenant().to_owned(), self.intent);
+        let subject = self.source.id();
+        let write = move |write: &mut Write<'_>| {
+            let about = About {
+                tenant: &tenant,
+                intent,
+                subject,
+            };
+            record(write, about, &decisions)
+        };
+        let kept = self.engine.store().write(write).wait();
+        (kept.and(Err(error)), Vec::new())
     }
 
     /// Has daughters kept, and says how they are written down.
