@@ -5,7 +5,9 @@ use brood_service::engine::usage::{Cause, UsageRow};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::metered::Metered;
-use crate::policy::SHIPPED;
+use crate::metered::made_up::MadeUp;
+use crate::metered::rated::november;
+use crate::policy::{SHIPPED, enforced};
 
 fn causes(rows: &[UsageRow]) -> Vec<Cause> {
     rows.iter().map(|row| row.record.cause).collect()
@@ -79,4 +81,29 @@ fn each_change_of_a_machine_ends_a_window_and_her_end_is_committed_with_the_last
         );
         open.engine.close().await.expect("closes");
     });
+}
+
+#[test]
+fn an_idle_machine_costs_less_than_200_kib_a_day_with_all_that_is_billed_of_her() {
+    const MINUTE: u64 = 60_000;
+    let Some(open) = Metered::open(&enforced()) else {
+        return;
+    };
+    let machine = MadeUp::born(&open.store, 1, "acme", november());
+    machine.counted(&open.store, MINUTE);
+    open.rate();
+    // Everything is in the file once nobody has it open.
+    let open = open.reopen(&enforced());
+    let before = open.store.file_bytes();
+    for minute in 2..=1441 {
+        machine.counted(&open.store, minute * MINUTE);
+        if minute % 5 == 0 {
+            assert_eq!(open.rate().settled, 1);
+        }
+    }
+    let open = open.reopen(&enforced());
+    let kib = (open.store.file_bytes() - before) / 1024;
+    println!("1440 windows, 288 batches: {kib} KiB");
+    assert!(kib < 200, "{kib} KiB");
+    assert_eq!(open.records(None).len(), 1441);
 }
