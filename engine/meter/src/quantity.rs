@@ -318,6 +318,34 @@ mod tests {
     }
 
     #[test]
+    fn who_stands_still_is_given_no_vcpu_and_a_frozen_point_nothing_but_what_it_keeps() {
+        let amounts = |motion, is_checkpoint| {
+            let subject = Subject {
+                is_checkpoint,
+                ..crate::batch::tests::subject(1)
+            };
+            let window = Record {
+                motion,
+                private_kib: 2048,
+                ..record(5000, 4_000_000, 3, 4_000_000)
+            };
+            let sum = Quantities::of(&subject, &window);
+            Dimension::ALL.map(|dimension| sum.amount(dimension))
+        };
+        let given = [256 * 4000, 8000, 40, 1];
+        let [memory, private, disk, fork] = given;
+        assert_eq!(
+            amounts(Motion::Running, false),
+            [2_000_000_000, 3, memory, private, disk, fork]
+        );
+        assert_eq!(
+            amounts(Motion::Paused, false),
+            [0, 3, memory, private, disk, fork]
+        );
+        assert_eq!(amounts(Motion::Frozen, true), [0, 3, 0, private, 0, 0]);
+    }
+
+    #[test]
     fn what_is_kept_is_what_comes_back_and_what_is_taken_off_is_what_was_put_on() {
         let subject = crate::batch::tests::subject(1);
         let one = Quantities::of(&subject, &record(1000, 999, 7, 999));
