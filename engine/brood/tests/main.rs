@@ -53,6 +53,8 @@ mod unit_file;
 mod usage;
 mod usage_budget;
 mod usage_cli;
+mod usage_disk;
+mod usage_faults;
 mod usage_rating;
 mod usage_reconcile;
 

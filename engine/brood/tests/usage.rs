@@ -5,7 +5,10 @@ use brood_service::engine::usage::{Cause, UsageRow};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::metered::Metered;
-use crate::policy::SHIPPED;
+use crate::metered::made_up::MadeUp;
+use crate::metered::rated::november;
+use crate::policy::{SHIPPED, enforced};
+use crate::watch::python;
 
 fn causes(rows: &[UsageRow]) -> Vec<Cause> {
     rows.iter().map(|row| row.record.cause).collect()
@@ -79,4 +82,36 @@ fn each_change_of_a_machine_ends_a_window_and_her_end_is_committed_with_the_last
         );
         open.engine.close().await.expect("closes");
     });
+}
+
+#[test]
+fn an_idle_machine_costs_less_than_200_kib_a_day_with_all_that_is_billed_of_her() {
+    const MINUTE: u64 = 60_000;
+    let Some(open) = Metered::open(&enforced()) else {
+        return;
+    };
+    let machine = MadeUp::born(&open.store, 1, "acme", november());
+    machine.counted(&open.store, MINUTE);
+    open.rate();
+    let Some(before) = bytes(&open) else { return };
+    for five in 0..288 {
+        let minutes = (2..=6).map(|minute| (5 * five + minute) * MINUTE);
+        machine.counted_all(&open.store, minutes.collect());
+        assert_eq!(open.rate().settled, 1);
+    }
+    let kib = (bytes(&open).expect("as before") - before) / 1024;
+    println!("1440 windows, 288 batches: {kib} KiB");
+    assert!(kib < 200, "{kib} KiB");
+    assert_eq!(open.records(None).len(), 1441);
+}
+
+/// What the database takes once all of its log is in it; none, with a printed reason, where nobody can say.
+fn bytes(open: &Metered) -> Option<u64> {
+    let mut python = python(&["sqlite3"])?;
+    let code = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); pages = lambda name: db.execute('PRAGMA ' + name).fetchone()[0]; \
+        print((pages('page_count') - pages('freelist_count')) * pages('page_size'))";
+    let file = open.directory().join("state").join("store.db");
+    let said = python.args(["-c", code]).arg(file).output();
+    let said = String::from_utf8(said.expect("it starts").stdout).expect("a number");
+    Some(said.trim().parse().expect("a number"))
 }

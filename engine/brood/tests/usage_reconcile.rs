@@ -100,7 +100,7 @@ impl Drop for Group {
 }
 
 /// The supervisor, who ends with everybody she keeps when the test does, however that goes.
-struct Reaped(u32);
+pub(crate) struct Reaped(pub(crate) u32);
 
 impl Drop for Reaped {
     fn drop(&mut self) {
@@ -117,7 +117,7 @@ fn prices() -> String {
     policy
 }
 
-fn kill(pid: u32) {
+pub(crate) fn kill(pid: u32) {
     let pid = i32::try_from(pid)
         .ok()
         .and_then(Pid::from_raw)
@@ -227,7 +227,7 @@ fn have_it_spin(state: &Path) {
     assert_eq!(told, 1, "the mother");
 }
 
-fn read<T: serde::de::DeserializeOwned>(client: &Client, rows: UsageRows) -> Vec<T> {
+pub(crate) fn read<T: serde::de::DeserializeOwned>(client: &Client, rows: UsageRows) -> Vec<T> {
     let query = UsageQuery {
         rows: Some(rows),
         ..UsageQuery::default()
@@ -263,7 +263,7 @@ fn others_ns(started: &BTreeMap<u32, u64>, mother: u32) -> u64 {
 }
 
 /// A template and a machine of it.
-fn make_mother(client: &Client, supervisor: u32) -> MachineId {
+pub(crate) fn make_mother(client: &Client, supervisor: u32) -> MachineId {
     let template = json!({ "name": "spin", "guest": "bare", "memory_mib": 64 });
     let template = serde_json::from_value(template).expect("a template");
     client.create_template(&template, None).expect("a template");

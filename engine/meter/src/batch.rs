@@ -134,22 +134,6 @@ impl Draft {
         }
     }
 
-    /// Whether nothing is in it.
-    pub fn is_empty(&self) -> bool {
-        self.samples.is_empty()
-    }
-
-    /// Who is in it.
-    pub fn meters(&self) -> impl Iterator<Item = i64> {
-        self.samples.keys().copied()
-    }
-
-    /// What was measured in all.
-    pub fn quantities(&self) -> Quantities {
-        let all = self.samples.values().map(|sampled| sampled.quantities);
-        all.fold(Quantities::default(), Quantities::plus)
-    }
-
     /// The corrected samples of a batch that was rated: `self` as it was, `now` as it is, `by` the last correction. Samples
     /// that are the same are left out.
     pub fn corrected(&self, now: &Self, by: i64) -> Self {
@@ -298,11 +282,10 @@ impl Sampled {
             hash.update(number.to_le_bytes());
         }
         let bytes: [u8; 32] = hash.finalize().into();
-        let half = |at: usize| {
-            let eight = bytes.iter().skip(at).take(8);
-            eight.fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
-        };
-        Id128::from_halves(half(0), half(8))
+        let halves = bytes.as_chunks().0.iter().copied();
+        let mut halves = halves.map(u64::from_be_bytes);
+        let mut next = || halves.next().unwrap_or(0);
+        Id128::from_halves(next(), next())
     }
 }
 

@@ -151,3 +151,71 @@ impl Chain {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use brood_units::Timestamp;
+
+    use super::*;
+    use crate::{Cause, Doubt, Motion};
+
+    fn record() -> Record {
+        Record {
+            cause: Cause::Fork,
+            motion: Motion::Paused,
+            doubt: Doubt {
+                cpu: false,
+                memory: true,
+            },
+            end: Timestamp::from_millis(61_000),
+            age_us: 60_000_000,
+            span_us: 59_000_000,
+            cpu_ns: 5,
+            cpu_total_ns: 6,
+            private_kib: 7,
+            corrects: Some(3),
+        }
+    }
+
+    #[test]
+    fn a_hash_is_that_of_the_format_and_of_no_other() {
+        let subject = crate::batch::tests::subject(1);
+        // Made by another program of what `who` and `what` say.
+        let expected = "ce4c0d56582ed62778e5b9531b8a013c3ae735317501ce636e4d25600c40d305";
+        let hash = Hash([9; 32]).then(7, &subject, &record());
+        assert_eq!(hash.to_string(), expected);
+    }
+
+    #[test]
+    fn a_chain_goes_on_behind_each_break_and_names_it() {
+        let subject = crate::batch::tests::subject(1);
+        let start = Chain {
+            seq: 4,
+            hash: Hash([1; 32]),
+        };
+        let fifth = start.hash.then(5, &subject, &record());
+        let sixth = fifth.then(6, &subject, &record());
+        let mut chain = start;
+        assert_eq!(chain.take(5, &subject, &record(), fifth), Ok(()));
+        assert_eq!(chain.take(6, &subject, &record(), sixth), Ok(()));
+        assert_eq!(
+            chain,
+            Chain {
+                seq: 6,
+                hash: sixth
+            }
+        );
+        let missing = Break::Missing { from: 7, to: 9 };
+        assert_eq!(chain.take(10, &subject, &record(), fifth), Err(missing));
+        let other = Hash([2; 32]);
+        let changed = Break::Changed {
+            seq: 11,
+            machine: subject.machine,
+            expected: fifth.then(11, &subject, &record()),
+            found: other,
+        };
+        assert_eq!(chain.take(11, &subject, &record(), other), Err(changed));
+        let next = other.then(12, &subject, &record());
+        assert_eq!(chain.take(12, &subject, &record(), next), Ok(()));
+    }
+}

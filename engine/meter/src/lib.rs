@@ -17,9 +17,9 @@ mod record;
 mod settle;
 
 pub use batch::{BatchError, Before, Draft, Item, Origin, drafts};
-pub use brood_hooks::billing::Sku;
+pub use brood_hooks::billing::{Action, Sku};
 pub use chain::{Break, Chain, Hash};
 pub use period::{ParsePeriodError, Period};
-pub use quantity::{Dimension, Quantities, quantities_in};
+pub use quantity::{Dimension, Quantities, by_period};
 pub use record::{Cause, Doubt, Last, Motion, Reading, Record, Subject};
 pub use settle::{PricedLine, SettleError, Settlement, action_word, credit_left, settle};

@@ -59,6 +59,9 @@ pub struct Quantities {
 }
 
 impl Quantities {
+    /// How many bytes it takes to keep.
+    pub const BYTES: usize = 96;
+
     /// One window's. A checkpoint is given no vCPU and no RAM: it is charged for what it keeps.
     pub fn of(subject: &Subject, record: &Record) -> Self {
         let span = u128::from(record.span_us);
@@ -89,6 +92,51 @@ impl Quantities {
             private_kib_us: self.private_kib_us.saturating_add(other.private_kib_us),
             disk_mib_us: self.disk_mib_us.saturating_add(other.disk_mib_us),
             forks: self.forks.saturating_add(other.forks),
+        }
+    }
+
+    /// What is left without another, which is part of it.
+    pub fn minus(self, other: Self) -> Self {
+        Self {
+            vcpu_ns: self.vcpu_ns.saturating_sub(other.vcpu_ns),
+            active_ns: self.active_ns.saturating_sub(other.active_ns),
+            memory_mib_us: self.memory_mib_us.saturating_sub(other.memory_mib_us),
+            private_kib_us: self.private_kib_us.saturating_sub(other.private_kib_us),
+            disk_mib_us: self.disk_mib_us.saturating_sub(other.disk_mib_us),
+            forks: self.forks.saturating_sub(other.forks),
+        }
+    }
+
+    /// As it is kept: six numbers of 16 bytes, the least significant first.
+    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+        let numbers = [
+            self.vcpu_ns,
+            self.active_ns,
+            self.memory_mib_us,
+            self.private_kib_us,
+            self.disk_mib_us,
+            self.forks,
+        ];
+        let mut bytes = [0; Self::BYTES];
+        let places = bytes.as_chunks_mut().0.iter_mut();
+        places
+            .zip(numbers)
+            .for_each(|(place, number)| *place = number.to_le_bytes());
+        bytes
+    }
+
+    /// What was kept so.
+    pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
+        let numbers = bytes.as_chunks().0.iter().copied();
+        let mut numbers = numbers.map(u128::from_le_bytes);
+        let mut next = || numbers.next().unwrap_or(0);
+        Self {
+            vcpu_ns: next(),
+            active_ns: next(),
+            memory_mib_us: next(),
+            private_kib_us: next(),
+            disk_mib_us: next(),
+            forks: next(),
         }
     }
 
@@ -158,16 +206,15 @@ pub(crate) fn cut(window: &Record, record: &Record) -> Vec<Part> {
     }
 }
 
-/// What a window comes to in one period, with `stands` in its place; none if no part of it is in that.
-pub fn quantities_in(
+/// What a window comes to in each period that a part of it is in, with `stands` in its place: the same periods in the same
+/// order, whatever stands there.
+pub fn by_period(
     subject: &Subject,
     window: &Record,
     stands: &Record,
-    period: Period,
-) -> Option<Quantities> {
-    let mut parts = cut(window, stands).into_iter();
-    let part = parts.find(|part| part.period == period)?;
-    Some(Quantities::of(subject, &part.record))
+) -> impl Iterator<Item = (Period, Quantities)> {
+    let parts = cut(window, stands).into_iter();
+    parts.map(move |part| (part.period, Quantities::of(subject, &part.record)))
 }
 
 /// The dimension of a sample of a batch of ours.
@@ -268,6 +315,68 @@ mod tests {
                 1
             ]
         );
+    }
+
+    #[test]
+    fn who_stands_still_is_given_no_vcpu_and_a_frozen_point_nothing_but_what_it_keeps() {
+        let amounts = |motion, is_checkpoint| {
+            let subject = Subject {
+                is_checkpoint,
+                ..crate::batch::tests::subject(1)
+            };
+            let window = Record {
+                motion,
+                private_kib: 2048,
+                ..record(5000, 4_000_000, 3, 4_000_000)
+            };
+            let sum = Quantities::of(&subject, &window);
+            Dimension::ALL.map(|dimension| sum.amount(dimension))
+        };
+        let given = [256 * 4000, 8000, 40, 1];
+        let [memory, private, disk, fork] = given;
+        assert_eq!(
+            amounts(Motion::Running, false),
+            [2_000_000_000, 3, memory, private, disk, fork]
+        );
+        assert_eq!(
+            amounts(Motion::Paused, false),
+            [0, 3, memory, private, disk, fork]
+        );
+        assert_eq!(amounts(Motion::Frozen, true), [0, 3, 0, private, 0, 0]);
+    }
+
+    #[test]
+    fn what_is_kept_is_what_comes_back_and_what_is_taken_off_is_what_was_put_on() {
+        let subject = crate::batch::tests::subject(1);
+        let one = Quantities::of(&subject, &record(1000, 999, 7, 999));
+        let other = Quantities::of(&subject, &record(1000, 123_456, 5, u64::MAX));
+        let both = one.plus(other);
+        assert_eq!(Quantities::from_bytes(both.to_bytes()), both);
+        assert_eq!((both.minus(other), both.minus(one)), (one, other));
+        let all = [1_u8, 2, 3, 4, 5, 6].map(|number| {
+            let mut bytes = [0; 16];
+            bytes[0] = number;
+            bytes
+        });
+        let kept: Vec<u8> = all.concat();
+        let kept = kept.try_into().expect("96 bytes");
+        let sum = Quantities::from_bytes(kept);
+        assert_eq!(sum.to_bytes(), kept, "each number has a place of its own");
+        assert_eq!(sum.minus(sum), Quantities::default());
+    }
+
+    #[test]
+    fn a_window_is_in_the_periods_in_which_it_was_whatever_stands_in_its_place() {
+        let month: Period = "2026-11".parse().expect("a month");
+        let subject = crate::batch::tests::subject(1);
+        let window = record(month.end_ms() + 10_000, 20_000_000, 8, 20_000_000);
+        let longer = record(month.end_ms() + 10_000, 60_000_000, 100, 60_000_000);
+        let found: Vec<_> = by_period(&subject, &window, &longer).collect();
+        let vcpu = |at: usize| found[at].1.amount(Dimension::VcpuNs);
+        let forks = |at: usize| found[at].1.amount(Dimension::Forks);
+        assert_eq!((found[0].0, found[1].0), (month, month.next()));
+        assert_eq!((vcpu(0), vcpu(1)), (15_000_000_000, 15_000_000_000));
+        assert_eq!((forks(0), forks(1), found.len()), (1, 0, 2));
     }
 
     #[test]

@@ -345,4 +345,16 @@ mod tests {
             (doubt, last.at, 64)
         );
     }
+
+    #[test]
+    fn words_are_those_that_are_shown() {
+        let motions = Motion::ALL.map(Motion::as_str);
+        assert_eq!(motions, ["running", "paused", "frozen"]);
+        let causes = Cause::ALL.map(Cause::as_str);
+        let words = ["tick", "fork", "pause", "resume", "end", "correction"];
+        assert_eq!(causes, words);
+        let then = |cause: Cause| cause.then(Motion::Frozen);
+        assert_eq!(then(Cause::Resume), Motion::Running);
+        assert_eq!(then(Cause::Fork), Motion::Frozen);
+    }
 }

@@ -126,6 +126,8 @@ pub fn credit_left(periods: impl IntoIterator<Item = (i64, i64)>) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use brood_hooks::billing::{Budget, Line, Sample};
+
     use super::*;
 
     #[test]
@@ -139,5 +141,100 @@ mod tests {
         assert_eq!(credit_left([(100, 30), (0, 0)]), 70);
         assert_eq!(credit_left([(100, 150), (20, 5)]), 20);
         assert_eq!(credit_left([(100, 0), (0, 60), (5, 60), (7, 0)]), 7);
+    }
+
+    fn answer() -> (Batch, Vec<Origin>, Rated) {
+        let sample = |dimension, quantity| Sample {
+            dimension,
+            quantity,
+            ..Sample::default()
+        };
+        let batch = Batch {
+            samples: vec![sample(1, 10), sample(5, 1), sample(1, 5), sample(99, 7)],
+            ..Batch::default()
+        };
+        let origin = |meter, dimension| Origin { meter, dimension };
+        let origins = vec![
+            origin(3, Dimension::VcpuActiveNs),
+            origin(3, Dimension::Forks),
+            origin(4, Dimension::VcpuActiveNs),
+        ];
+        let sku = |currency: &str| Sku {
+            currency: currency.to_owned(),
+            ..Sku::default()
+        };
+        let line = |sample, sku, amount_nanos| Line {
+            sample,
+            sku,
+            quantity: 2,
+            unit_price_nanos: 6,
+            amount_nanos,
+        };
+        let rated = Rated {
+            skus: vec![sku("EUR"), sku("credit")],
+            lines: vec![
+                line(Some(2), 0, 30),
+                line(None, 1, -4),
+                line(Some(0), 0, 12),
+            ],
+            waived: vec![1],
+            budgets: vec![Budget {
+                left_nanos: 9,
+                action: Action::Warn,
+                message: "soon".to_owned(),
+                ..Budget::default()
+            }],
+        };
+        (batch, origins, rated)
+    }
+
+    #[test]
+    fn an_answer_comes_to_its_lines_by_whom_they_are_of_and_to_what_was_measured_waived_or_not() {
+        let (batch, origins, rated) = answer();
+        let settled = settle(&batch, &origins, &rated).expect("it fits");
+        let of: Vec<_> = settled.lines.iter().map(|line| line.origin).collect();
+        assert_eq!(of, [Some(origins[2]), None, Some(origins[0])]);
+        let amounts: Vec<_> = settled.lines.iter().map(|line| line.amount_nanos).collect();
+        assert_eq!(amounts, [30, -4, 12]);
+        assert_eq!(settled.lines[1].sku, rated.skus[1]);
+        let totals = [(Dimension::VcpuActiveNs, 15), (Dimension::Forks, 1)];
+        assert_eq!(settled.totals, totals.into());
+        let spent = [("EUR".to_owned(), 42), ("credit".to_owned(), -4)];
+        assert_eq!(settled.spent, spent.into());
+        assert_eq!(settled.budget, Some((9, Action::Warn, "soon".to_owned())));
+    }
+
+    #[test]
+    fn a_sum_that_does_not_fit_is_an_error_that_says_of_what() {
+        let (mut batch, origins, mut rated) = answer();
+        rated.lines[0].amount_nanos = i64::MAX;
+        let words = |batch: &Batch, rated: &Rated| {
+            let refused = settle(batch, &origins, rated).expect_err("it does not fit");
+            refused.to_string()
+        };
+        assert_eq!(
+            words(&batch, &rated),
+            "the sum of amounts in EUR exceeds 64 bits"
+        );
+        batch.samples[2].quantity = i64::MAX;
+        assert_eq!(
+            words(&batch, &rated),
+            "the sum of vcpu-active-ns exceeds 64 bits"
+        );
+    }
+
+    #[test]
+    fn a_verdict_has_the_word_that_is_kept() {
+        let actions = [
+            (Action::None, "none"),
+            (Action::Warn, "warn"),
+            (Action::RefuseForks, "refuse-forks"),
+            (Action::Pause, "pause"),
+            (Action::Stop, "stop"),
+            (Action::Other("dance".to_owned()), "dance"),
+        ];
+        for (action, word) in actions {
+            assert_eq!(action_word(&action), word);
+        }
     }
 }

@@ -2,14 +2,17 @@
 //!
 //! ```text
 //!  count(machine, reading) ─► window since the reading before ─► record, hash of all before it ─► the reading is the last one
+//!                                                                   └─► sum of its month (month.rs)
 //! ```
 //!
-//! Invariant: the window, its place in the chain and the reading that the next one begins with are one write, so that no time
-//! is counted twice or not at all, whoever counts. A record is never changed; one that is wrong is corrected by another.
+//! Invariant: the window, its place in the chain, the sum of its month and the reading that the next one begins with are one
+//! write, so that no time is counted twice or not at all, whoever counts. A record is never changed; one that is wrong is
+//! corrected by another.
 
-use brood_meter::{Cause, Last, Period, Reading, Record, Subject};
+use brood_meter::{Cause, Last, Reading, Record, Subject};
 use brood_units::{MachineId, Timestamp};
 
+use crate::month::Stood;
 use crate::row::to_json;
 use crate::usage::{KINDS, MOTIONS};
 use crate::{StoreError, Write};
@@ -55,12 +58,6 @@ fn what(record: &Record) -> i64 {
 /// The most that a column holds; what the kernel counts is far below it, and corrections are held to it.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// Whether it began in a month before the one that it ended in.
-fn is_over(record: &Record) -> bool {
-    let (start_ms, _) = record.start_and_born_ms();
-    Period::of(start_ms.cast_signed()) != Period::of(record.end.as_millis())
 }
 
 impl Write<'_> {
@@ -120,7 +117,7 @@ impl Write<'_> {
             )?;
             return Ok(None);
         };
-        let seq = self.append(row.meter, &row.subject, &record)?;
+        let seq = self.append(row.meter, &row.subject, &record, None)?;
         let sql = "UPDATE meters SET last_ms = ?2, last_ns = ?3, cpu_ns = ?4, private_kib = ?5, motion = ?6, is_ended = ?7
              WHERE meter = ?1";
         self.execute(
@@ -164,7 +161,11 @@ impl Write<'_> {
             corrects: Some(seq),
             ..stands
         };
-        Ok(self.append(row.meter, &row.subject, &record)?)
+        let replaces = Stood {
+            window: row.record,
+            stood: stands,
+        };
+        Ok(self.append(row.meter, &row.subject, &record, Some(&replaces))?)
     }
 
     fn append(
@@ -172,13 +173,13 @@ impl Write<'_> {
         meter: i64,
         subject: &Subject,
         record: &Record,
+        replaces: Option<&Stood>,
     ) -> Result<i64, StoreError> {
         let end = self.chain_end()?;
         let seq = end.seq + 1;
         let hash = end.hash.then(seq, subject, record);
-        let sql = "INSERT INTO usage (seq, meter, what, end_ms, age_us, span_us, cpu_ns, cpu_total_ns, private_kib, corrects, hash,
-                is_over)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+        let sql = "INSERT INTO usage (seq, meter, what, end_ms, age_us, span_us, cpu_ns, cpu_total_ns, private_kib, corrects, hash)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
         self.execute(
             sql,
             rusqlite::params![
@@ -193,9 +194,9 @@ impl Write<'_> {
                 signed(record.private_kib),
                 record.corrects,
                 hash.0,
-                is_over(record),
             ],
         )?;
+        self.add_to_months(meter, subject, record, replaces)?;
         Ok(seq)
     }
 

@@ -126,13 +126,14 @@ fn connect(path: &PathBuf, options: &StoreOptions) -> Result<Connection, OpenErr
         path: path.clone(),
         detail,
     };
-    let failed = |error: rusqlite::Error| match StoreError::from(error) {
+    let wrong = |error: StoreError| match error {
         StoreError::Damaged(detail) => damaged(detail),
         source => OpenError::Database {
             path: path.clone(),
             source,
         },
     };
+    let failed = |error: rusqlite::Error| wrong(error.into());
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -151,7 +152,7 @@ fn connect(path: &PathBuf, options: &StoreOptions) -> Result<Connection, OpenErr
             known,
         },
         SchemaError::Foreign => OpenError::Foreign { path: path.clone() },
-        SchemaError::Database(error) => failed(error),
+        SchemaError::Database(error) => wrong(error),
     })?;
     settle(&connection, options).map_err(failed)?;
     Ok(connection)

@@ -15,11 +15,12 @@ use brood_meter::{Dimension, Origin, PricedLine};
 use brood_units::Timestamp;
 use rusqlite::{OptionalExtension, Row};
 
+use crate::month::SealedRow;
 use crate::row::{get, json, maybe_time, time, word};
 use crate::{Read, StoreError, Write};
 
 /// Where a batch is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BatchState {
     /// It waits to be rated.
     Held,
@@ -30,7 +31,7 @@ pub enum BatchState {
 }
 
 impl BatchState {
-    const ALL: [Self; 3] = [Self::Held, Self::Done, Self::Dead];
+    pub(crate) const ALL: [Self; 3] = [Self::Held, Self::Done, Self::Dead];
 
     /// Its word.
     pub const fn as_str(self) -> &'static str {
@@ -290,19 +291,22 @@ impl Read<'_> {
 }
 
 impl Write<'_> {
-    /// Puts the records up to `to_seq` into batches; those who rate have `revision`. The last sequence there is.
+    /// Puts the records up to `to_seq` into batches; those who rate have `revision`.
     ///
     /// # Errors
     /// The database cannot be written.
     pub fn seal(
         &mut self,
         batches: &[NewBatch],
-        to_seq: i64,
-        revision: &str,
+        records: &[SealedRow],
+        (to_seq, revision): (i64, &str),
         now: Timestamp,
     ) -> Result<(), StoreError> {
         for batch in batches {
             self.add_batch(batch, now)?;
+        }
+        for row in records {
+            self.add_sealed(row)?;
         }
         let sql = "UPDATE rating SET sealed = max(sealed, ?1), revision = ?2";
         self.execute(sql, (to_seq, revision))?;

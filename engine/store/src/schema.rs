@@ -4,16 +4,29 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use crate::{StoreError, month};
+
 /// Marks a file as ours (sqlite.org, "Application Id"): "brod".
 const APPLICATION_ID: i64 = 0x6272_6f64;
 
+/// What takes a database to the next version.
+#[derive(Clone, Copy)]
+pub(crate) enum Step {
+    /// Statements.
+    Sql(&'static str),
+    /// What no statement can say.
+    Rust(fn(&Connection) -> Result<(), StoreError>),
+}
+
 /// Step `n` makes version `n + 1`.
-pub(crate) const STEPS: &[&str] = &[
-    include_str!("schema/1.sql"),
-    include_str!("schema/2.sql"),
-    include_str!("schema/3.sql"),
-    include_str!("schema/4.sql"),
-    include_str!("schema/5.sql"),
+pub(crate) const STEPS: &[Step] = &[
+    Step::Sql(include_str!("schema/1.sql")),
+    Step::Sql(include_str!("schema/2.sql")),
+    Step::Sql(include_str!("schema/3.sql")),
+    Step::Sql(include_str!("schema/4.sql")),
+    Step::Sql(include_str!("schema/5.sql")),
+    Step::Sql(include_str!("schema/6.sql")),
+    Step::Rust(month::fill),
 ];
 
 /// Why a database does not come to the newest version.
@@ -21,17 +34,17 @@ pub(crate) const STEPS: &[&str] = &[
 pub(crate) enum SchemaError {
     Newer { found: i64, known: i64 },
     Foreign,
-    Database(rusqlite::Error),
+    Database(StoreError),
 }
 
 impl From<rusqlite::Error> for SchemaError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Database(error)
+        Self::Database(error.into())
     }
 }
 
 /// Takes the steps that are missing.
-pub(crate) fn migrate(connection: &mut Connection, steps: &[&str]) -> Result<(), SchemaError> {
+pub(crate) fn migrate(connection: &mut Connection, steps: &[Step]) -> Result<(), SchemaError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let number = |pragma: &str| -> rusqlite::Result<i64> {
         transaction.pragma_query_value(None, pragma, |row| row.get(0))
@@ -48,7 +61,10 @@ pub(crate) fn migrate(connection: &mut Connection, steps: &[&str]) -> Result<(),
     }
     let missing = steps.iter().skip(usize::try_from(found).unwrap_or(0));
     for step in missing {
-        transaction.execute_batch(step)?;
+        match step {
+            Step::Sql(statements) => transaction.execute_batch(statements)?,
+            Step::Rust(step) => step(&transaction).map_err(SchemaError::Database)?,
+        }
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", known)?;
@@ -60,7 +76,8 @@ pub(crate) fn migrate(connection: &mut Connection, steps: &[&str]) -> Result<(),
 mod tests {
     use super::*;
 
-    const FIRST: &str = "CREATE TABLE one (a INTEGER) STRICT;";
+    const FIRST: Step = Step::Sql(TABLE);
+    const TABLE: &str = "CREATE TABLE one (a INTEGER) STRICT;";
 
     fn version(connection: &Connection) -> i64 {
         let version = connection.pragma_query_value(None, "user_version", |row| row.get(0));
@@ -75,7 +92,7 @@ mod tests {
             .execute("INSERT INTO one VALUES (7)", [])
             .expect("a row");
         let second = "ALTER TABLE one ADD COLUMN b INTEGER NOT NULL DEFAULT 9;";
-        migrate(&mut connection, &[FIRST, second]).expect("the second");
+        migrate(&mut connection, &[FIRST, Step::Sql(second)]).expect("the second");
         let row = connection.query_row("SELECT a, b FROM one", [], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
         });
@@ -88,7 +105,7 @@ mod tests {
         let mut connection = Connection::open_in_memory().expect("memory");
         migrate(&mut connection, &[FIRST]).expect("the first");
         let broken = "CREATE TABLE two (a INTEGER) STRICT; CREATE TABLE two (a INTEGER);";
-        assert!(migrate(&mut connection, &[FIRST, broken]).is_err());
+        assert!(migrate(&mut connection, &[FIRST, Step::Sql(broken)]).is_err());
         assert_eq!(version(&connection), 1);
         let two = "SELECT count(*) FROM sqlite_schema WHERE name = 'two'";
         assert_eq!(connection.query_row(two, [], |row| row.get(0)), Ok(0));
@@ -97,14 +114,18 @@ mod tests {
     #[test]
     fn a_newer_schema_and_the_database_of_another_program_are_refused_untouched() {
         let mut connection = Connection::open_in_memory().expect("memory");
-        migrate(&mut connection, &[FIRST, "CREATE TABLE two (a INTEGER);"]).expect("newer");
+        migrate(
+            &mut connection,
+            &[FIRST, Step::Sql("CREATE TABLE two (a INTEGER);")],
+        )
+        .expect("newer");
         let refused = migrate(&mut connection, &[FIRST]);
         let newer = SchemaError::Newer { found: 2, known: 1 };
         assert_eq!(format!("{refused:?}"), format!("{:?}", Err::<(), _>(newer)));
         assert_eq!(version(&connection), 2);
 
         let mut foreign = Connection::open_in_memory().expect("memory");
-        foreign.execute_batch(FIRST).expect("a table");
+        foreign.execute_batch(TABLE).expect("a table");
         assert!(matches!(
             migrate(&mut foreign, &[FIRST]),
             Err(SchemaError::Foreign)

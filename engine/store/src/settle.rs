@@ -1,7 +1,7 @@
 //! What a batch comes to, committed.
 //!
 //! ```text
-//!  lines of before, taken back ─► new lines ─► totals ─► spending ─► verdict ─► done        one job, once
+//!  lines of before, taken back ─► new lines, their sums ─► totals ─► spending ─► verdict ─► done        one job, once
 //! ```
 //!
 //! Invariant: a batch that is done changes nothing when it is settled again, and a sum that cannot be kept keeps nothing.
@@ -12,6 +12,7 @@ use brood_meter::{Dimension, Origin, PricedLine, Settlement};
 use brood_units::Timestamp;
 use rusqlite::OptionalExtension;
 
+use crate::month::{Charges, joined};
 use crate::rating::{Balances, BatchState, LineRow};
 use crate::row::to_json;
 use crate::{StoreError, Write};
@@ -73,36 +74,24 @@ impl Write<'_> {
         }
         let new = settled.settlement.lines.iter().cloned();
         lines.extend(new.map(|line| (line, None)));
+        let (tenant, period_ms) = (row.batch.tenant.as_str(), row.batch.period_ms);
+        let mut charges = Charges::new();
         for (line, (priced, reverses)) in (1..).zip(lines) {
-            self.add_line(&LineRow {
+            let new = LineRow {
                 batch: row.sequence,
                 line,
                 priced,
                 rated,
                 reverses,
-            })?;
+            };
+            let sku = self.add_line(&new)?;
+            // Meters are numbered from 1.
+            let meter = new.priced.origin.map_or(0, |origin| origin.meter);
+            let sum = charges.entry((meter, sku)).or_default();
+            *sum = joined(*sum, (new.priced.quantity, new.priced.amount_nanos, 1))?;
         }
-        let (tenant, period_ms) = (row.batch.tenant.as_str(), row.batch.period_ms);
-        let before = self.totals(tenant, period_ms)?;
-        let mut totals = before.clone();
-        for (dimension, quantity) in &settled.settlement.totals {
-            let total = totals.entry(*dimension).or_insert(0);
-            *total = added(*total, *quantity, dimension.as_str())?;
-        }
-        for (dimension, quantity) in &settled.replaced {
-            let total = totals.entry(*dimension).or_insert(0);
-            *total = added(
-                *total,
-                negated(*quantity, dimension.as_str())?,
-                dimension.as_str(),
-            )?;
-        }
-        for (dimension, quantity) in totals {
-            if before.get(&dimension) != Some(&quantity) {
-                let sql = "INSERT OR REPLACE INTO totals VALUES (?1, ?2, ?3, ?4)";
-                self.execute(sql, (tenant, period_ms, dimension as i64, quantity))?;
-            }
-        }
+        self.add_charges(tenant, period_ms, charges)?;
+        self.total(tenant, period_ms, settled)?;
         for (currency, nanos) in spent {
             self.spend(tenant, &currency, period_ms, nanos)?;
         }
@@ -123,6 +112,36 @@ impl Write<'_> {
             (row.sequence, &settled.revision, balances, now.as_millis()),
         )?;
         Ok(true)
+    }
+
+    /// Adds what was measured to the totals of the period, and takes off what is replaced.
+    fn total(
+        &mut self,
+        tenant: &str,
+        period_ms: i64,
+        settled: &Settled,
+    ) -> Result<(), SettleFailure> {
+        let before = self.totals(tenant, period_ms)?;
+        let mut totals = before.clone();
+        for (dimension, quantity) in &settled.settlement.totals {
+            let total = totals.entry(*dimension).or_insert(0);
+            *total = added(*total, *quantity, dimension.as_str())?;
+        }
+        for (dimension, quantity) in &settled.replaced {
+            let total = totals.entry(*dimension).or_insert(0);
+            *total = added(
+                *total,
+                negated(*quantity, dimension.as_str())?,
+                dimension.as_str(),
+            )?;
+        }
+        for (dimension, quantity) in totals {
+            if before.get(&dimension) != Some(&quantity) {
+                let sql = "INSERT OR REPLACE INTO totals VALUES (?1, ?2, ?3, ?4)";
+                self.execute(sql, (tenant, period_ms, dimension as i64, quantity))?;
+            }
+        }
+        Ok(())
     }
 
     fn spend(
@@ -148,7 +167,8 @@ impl Write<'_> {
         Ok(())
     }
 
-    fn add_line(&mut self, line: &LineRow) -> Result<(), StoreError> {
+    /// Writes a line down; the number of what it sells.
+    fn add_line(&mut self, line: &LineRow) -> Result<i64, StoreError> {
         let sql = "INSERT INTO lines VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
         let priced = &line.priced;
         let sku = self.sku(&priced.sku)?;
@@ -167,7 +187,7 @@ impl Write<'_> {
                 line.reverses,
             ],
         )?;
-        Ok(())
+        Ok(sku)
     }
 
     fn sku(&mut self, sku: &brood_meter::Sku) -> Result<i64, StoreError> {

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use brood_meter::{Cause, Chain, Doubt, Hash, Last, Motion, Record, Subject};
-use brood_units::{Instant, MachineId, Timestamp};
+use brood_units::{Instant, MachineId};
 use rusqlite::{OptionalExtension, Params, Row};
 
 use crate::row::{bytes, get, json, number, time};
@@ -40,31 +40,6 @@ pub struct UsageRow {
     pub hash: Hash,
 }
 
-/// A place among records in the order in which they ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EndedAt {
-    /// When.
-    pub at: Timestamp,
-    /// The number of the record, as several end at once.
-    pub seq: i64,
-}
-
-impl EndedAt {
-    /// Before all that ended at `at`.
-    pub const fn before(at: Timestamp) -> Self {
-        Self { at, seq: 0 }
-    }
-}
-
-impl From<&UsageRow> for EndedAt {
-    fn from(row: &UsageRow) -> Self {
-        Self {
-            at: row.record.end,
-            seq: row.seq,
-        }
-    }
-}
-
 /// `what` is cause + `KINDS` * (motion + `MOTIONS` * doubt).
 pub(crate) const KINDS: i64 = 8;
 pub(crate) const MOTIONS: i64 = 4;
@@ -81,7 +56,7 @@ fn one_of<T: Copy>(all: &[T], index: i64, column: &'static str) -> Result<T, Sto
     })
 }
 
-fn subject(row: &Row<'_>) -> Result<Subject, StoreError> {
+pub(crate) fn subject(row: &Row<'_>) -> Result<Subject, StoreError> {
     Ok(Subject {
         machine: MachineId::from_bytes(bytes(row, "machine")?),
         is_checkpoint: get(row, "is_checkpoint")?,
@@ -210,41 +185,6 @@ impl Read<'_> {
         self.usage_by(sql, (after, upto, limit, tenant))
     }
 
-    /// Records that ended in a span of time, of one tenant or of all, behind a place, at most `limit`, in the order in which they
-    /// ended.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub fn usage_ended(
-        &self,
-        tenant: Option<&str>,
-        after: EndedAt,
-        until: Timestamp,
-        limit: u32,
-    ) -> Result<Vec<UsageRow>, StoreError> {
-        let sql = "SELECT usage.* FROM usage INDEXED BY usage_by_end JOIN meters USING (meter)
-             WHERE end_ms >= ?1 AND (end_ms, seq) > (?1, ?2) AND end_ms <= ?3 AND (?4 IS NULL OR tenant = ?4)
-             ORDER BY end_ms, seq LIMIT ?5";
-        let until = until.as_millis();
-        self.usage_by(sql, (after.at.as_millis(), after.seq, until, tenant, limit))
-    }
-
-    /// The same of those that ended after the month in which they began.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub fn usage_over(
-        &self,
-        tenant: Option<&str>,
-        after: EndedAt,
-        limit: u32,
-    ) -> Result<Vec<UsageRow>, StoreError> {
-        let sql = "SELECT usage.* FROM usage INDEXED BY usage_over JOIN meters USING (meter)
-             WHERE is_over = 1 AND end_ms >= ?1 AND (end_ms, seq) > (?1, ?2) AND (?3 IS NULL OR tenant = ?3)
-             ORDER BY end_ms, seq LIMIT ?4";
-        self.usage_by(sql, (after.at.as_millis(), after.seq, tenant, limit))
-    }
-
     /// Corrections of the records behind a number up to another: what each corrects, its number, and it.
     ///
     /// # Errors
@@ -258,21 +198,6 @@ impl Read<'_> {
         self.all(sql, (after, upto), |row| {
             Ok((get(row, "corrects")?, get(row, "seq")?, record(row)?))
         })
-    }
-
-    /// What stands in the place of records that were corrected.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub fn all_corrections(&self) -> Result<HashMap<i64, Record>, StoreError> {
-        let sql = "SELECT * FROM usage WHERE corrects IS NOT NULL ORDER BY corrects, seq";
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query([])?;
-        let mut found = HashMap::new();
-        while let Some(row) = rows.next()? {
-            found.insert(get(row, "corrects")?, record(row)?);
-        }
-        Ok(found)
     }
 
     /// Whose a meter is.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use brood_meter::{Cause, Last, Motion, Reading, Subject};
-use brood_store::Store;
+use brood_store::{Store, StoreError, Write};
 use brood_units::{Instant, MachineId, Timestamp};
 
 /// A machine with 1 vCPU and 1 GiB.
@@ -55,15 +55,31 @@ impl MadeUp {
         self.tenant
     }
 
-    /// Counted at an age; what it used is a hundredth of a vCPU. The wall clock may be somewhere else.
-    pub(crate) fn counted_at(&self, store: &Store, age_ms: u64, jump_ms: i64) -> Option<i64> {
-        let reading = Reading {
+    /// Counted at several ages, in one commit.
+    pub(crate) fn counted_all(&self, store: &Store, ages_ms: Vec<u64>) {
+        let own = *self;
+        let count = move |write: &mut Write<'_>| -> Result<(), StoreError> {
+            for age_ms in ages_ms {
+                let counted = write.count(own.id, &own.reading(age_ms, 0), Cause::Tick)?;
+                assert!(counted.is_some(), "{age_ms} is no later");
+            }
+            Ok(())
+        };
+        store.write(count).wait().expect("counted");
+    }
+
+    fn reading(&self, age_ms: u64, jump_ms: i64) -> Reading {
+        Reading {
             at: Timestamp::from_millis(self.born_ms + age_ms.cast_signed() + jump_ms),
             instant: Some(self.instant(age_ms)),
             cpu_ns: Some(age_ms * 10_000),
             private_kib: Some(2048),
-        };
-        let id = self.id;
+        }
+    }
+
+    /// Counted at an age; what it used is a hundredth of a vCPU. The wall clock may be somewhere else.
+    pub(crate) fn counted_at(&self, store: &Store, age_ms: u64, jump_ms: i64) -> Option<i64> {
+        let (id, reading) = (self.id, self.reading(age_ms, jump_ms));
         let counted = store.write(move |write| write.count(id, &reading, Cause::Tick));
         counted.wait().expect("counted")
     }

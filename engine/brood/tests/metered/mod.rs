@@ -1,6 +1,7 @@
 //! What tests of usage share: an engine with real cells (bare guests), the real database and the components that ship.
 
 pub(crate) mod made_up;
+pub(crate) mod rated;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -91,6 +92,11 @@ impl Metered {
 
     /// Another engine over the same state, with whoever another policy file binds.
     pub(crate) fn reopen(self, policy: &str) -> Self {
+        self.reopen_with(policy, |_| ())
+    }
+
+    /// The same, once something was done to its copies of the components.
+    pub(crate) fn reopen_with(self, policy: &str, change: impl FnOnce(&Path)) -> Self {
         let Self {
             engine,
             store,
@@ -102,6 +108,7 @@ impl Metered {
         drop(engine);
         drop(store);
         let bound = bound(policy).expect("they were built before");
+        change(bound.components());
         let started = start(directory.path(), &bound, policy, BY_HAND);
         let (engine, store) = runtime.block_on(started);
         Self {
@@ -112,6 +119,10 @@ impl Metered {
             directory,
             _bound: bound,
         }
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     pub(crate) fn run<T>(&self, work: impl Future<Output = T>) -> T {

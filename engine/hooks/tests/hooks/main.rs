@@ -8,3 +8,4 @@ mod agrees;
 mod bounds;
 mod joined;
 mod narrowing;
+mod planned;

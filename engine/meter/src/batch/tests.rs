@@ -145,5 +145,124 @@ fn a_correction_replaces_what_changed_and_takes_what_it_replaces_off_the_totals(
     assert!(first.samples.iter().all(|one| one.id != sample.id));
     let totals: Vec<_> = batch.totals.iter().map(|total| total.quantity).collect();
     assert_eq!(totals, [1000, 1]);
-    assert!(was.corrected(&was, 12).is_empty());
+    let none = Draft::empty("acme".to_owned(), was.period);
+    assert_eq!(was.corrected(&was, 12), none);
+    assert!(
+        none.batch(1, &Before::default())
+            .expect("fits")
+            .0
+            .samples
+            .is_empty()
+    );
+}
+
+#[test]
+fn a_sample_has_the_same_id_for_ever() {
+    let subject = subject(1);
+    let records = life(1000, &[(60_000, 5), (120_000, 9)]);
+    let [was] = drafts(items(&subject, 7, 1, &records))
+        .try_into()
+        .expect("one");
+    let mut right = records;
+    right[0].age_us += 1;
+    let [is] = drafts(items(&subject, 7, 1, &right))
+        .try_into()
+        .expect("one");
+    let forks = |draft: &Draft| {
+        let (batch, origins) = draft.batch(3, &Before::default()).expect("fits");
+        let mut samples = batch.samples.into_iter().zip(origins);
+        let found = samples.find(|(_, origin)| origin.dimension == Dimension::Forks);
+        found.map(|(sample, _)| (sample.id.halves(), sample.corrects.map(|id| id.halves())))
+    };
+    let first = (0xccf3_35d8_01d5_fe3b, 0x46d9_080b_edcb_241a);
+    assert_eq!(forks(&was), Some((first, None)));
+    assert_eq!(forks(&is), None, "it was not the first after all");
+    let back = is.corrected(&was, 12);
+    let corrected = (0x3e85_a201_6465_d1b4, 0xc673_e63c_bc54_ede8);
+    assert_eq!(forks(&back), Some((corrected, Some(first))));
+}
+
+#[test]
+fn a_batch_says_who_pays_what_is_measured_and_of_whom_and_machines_of_one_kind_share_that() {
+    let mut other = subject(3);
+    other.labels = BTreeMap::from([("team".to_owned(), "b".to_owned())]);
+    other.is_checkpoint = true;
+    let (first, second) = (subject(1), subject(2));
+    let records = life(1000, &[(60_000, 5)]);
+    let mut all = items(&first, 7, 1, &records);
+    all.extend(items(&other, 8, 2, &records));
+    all.extend(items(&second, 9, 3, &records));
+    let [draft] = drafts(all).try_into().expect("one tenant, one month");
+    let before = Before {
+        totals: BTreeMap::from([(Dimension::MemoryMibMs, 5)]),
+        balances: BTreeMap::from([("EUR".to_owned(), (3, 4))]),
+    };
+    let (batch, origins) = draft.batch(11, &before).expect("it fits");
+    assert_eq!((batch.sequence, batch.accounts.len()), (11, 1));
+    assert_eq!(batch.accounts[0].tenant, "acme");
+    let words = Dimension::ALL.map(Dimension::as_str);
+    assert_eq!(batch.dimensions, words);
+    assert_eq!(
+        words,
+        [
+            "vcpu-ns",
+            "vcpu-active-ns",
+            "memory-mib-ms",
+            "memory-private-mib-ms",
+            "disk-mib-s",
+            "forks"
+        ]
+    );
+    let group_of = |meter| {
+        let at = origins.iter().position(|origin| origin.meter == meter);
+        batch.samples[at.expect("it is there")].group
+    };
+    assert_eq!((group_of(7), group_of(8), group_of(9)), (0, 1, 0));
+    let label = |group: usize, key: &str| {
+        let found = batch.groups[group].iter().find(|(name, _)| name == key);
+        found.map(|(_, value)| value.as_str())
+    };
+    assert_eq!(batch.groups.len(), 2);
+    assert_eq!(
+        (
+            label(0, "brood.kind"),
+            label(0, "brood.project"),
+            label(0, "team")
+        ),
+        (Some("machine"), Some("web"), Some("a"))
+    );
+    assert_eq!(
+        (label(1, "brood.kind"), label(1, "team")),
+        (Some("checkpoint"), Some("b"))
+    );
+    let total = &batch.totals[0];
+    assert_eq!(
+        (batch.totals.len(), total.dimension, total.quantity),
+        (1, 2, 5)
+    );
+    let balance = &batch.balances[0];
+    assert_eq!(
+        (
+            balance.currency.as_str(),
+            balance.spent_nanos,
+            balance.credit_nanos
+        ),
+        ("EUR", 3, 4)
+    );
+}
+
+#[test]
+fn a_quantity_that_no_sample_can_carry_is_told_by_name() {
+    let subject = subject(1);
+    let mut records = life(1000, &[(60_000, 5)]);
+    records[0].cpu_ns = u64::MAX;
+    let [draft] = drafts(items(&subject, 7, 1, &records))
+        .try_into()
+        .expect("one");
+    let refused = draft.batch(1, &Before::default()).expect_err("too much");
+    let words = format!(
+        "vcpu-active-ns of machine {} in 1970-01 exceeds 64 bits: correct its usage records",
+        subject.machine
+    );
+    assert_eq!(refused.to_string(), words);
 }

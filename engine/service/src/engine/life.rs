@@ -12,6 +12,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
 use super::carried::Carried;
+use super::end::Ended;
 use super::guest::Guest;
 use super::intent::{Begun, Intention, close};
 use super::owner::{After, Tell};
@@ -27,8 +28,8 @@ use crate::identity;
 pub(super) struct Living {
     pub(super) id: MachineId,
     pub(super) lineage: MachineId,
-    tenant: String,
-    kind: MachineKind,
+    pub(super) tenant: String,
+    pub(super) kind: MachineKind,
     pub(super) expires: Option<Timestamp>,
     pub(super) idle_ms: Option<u64>,
 }
@@ -81,13 +82,14 @@ impl Engine {
         }
         let _busy = self.busy(id);
         let (engine, living) = (self.clone(), Living::of(&row.born));
+        let before = row.born.state;
         self.work_with(living.clone(), move |mut guest| {
             let done = match change {
                 Change::Pause => guest.pause(),
                 Change::Resume => guest.resume(),
             };
             let told = match done {
-                Ok(()) => engine.write_state(&living, state, &guest),
+                Ok(()) => engine.write_state(&living, (before, state), &mut guest),
                 Err(error) => Err(EngineError::Failed(error.to_string())),
             };
             (told, After::back(guest))
@@ -263,7 +265,13 @@ impl Engine {
             let before = reading::all(guest.pid());
             let reaped = guest.end();
             let last = reading::end(reaped.as_ref().ok(), Some(before));
-            let written = engine.write_end(&living, how.to_owned(), cell, last);
+            let how = how.to_owned();
+            let written = engine.write_end(Ended {
+                living,
+                how,
+                cell,
+                last,
+            });
             let told = reaped
                 .map_err(|error| EngineError::Failed(error.to_string()))
                 .and(written);
@@ -366,17 +374,24 @@ impl Engine {
             let ended = guest.wait();
             let last = reading::end(ended.as_ref().ok(), None);
             let how = ended.map_or_else(|error| error.to_string(), |cause| cause.to_string());
-            (engine.write_end(&living, how, cell, last), After::gone())
+            let ended = Ended {
+                living,
+                how,
+                cell,
+                last,
+            };
+            (engine.write_end(ended), After::gone())
         });
-        // If it cannot be written down, the next start finds it.
+        // Whoever writes it down says so if that cannot be.
         gone.await.ok();
     }
 
+    /// Writes down that she was paused or resumed. What cannot be written down is undone, so that her windows say what she did.
     pub(super) fn write_state(
         &self,
         living: &Living,
-        state: MachineState,
-        guest: &Guest,
+        (before, state): (MachineState, MachineState),
+        guest: &mut Guest,
     ) -> Result<(), EngineError> {
         let (kind, cause) = match state {
             MachineState::Paused => ("machine.paused", Cause::Pause),
@@ -389,43 +404,17 @@ impl Engine {
             write.change_state(id, state)?;
             report(write, &tenant, kind, id, &serde_json::json!({}))
         };
-        self.store().write(write).wait()
-    }
-
-    fn write_end(
-        &self,
-        living: &Living,
-        how: String,
-        cell: Option<MachineId>,
-        last: Reading,
-    ) -> Result<(), EngineError> {
-        let (id, tenant) = (living.id, living.tenant.clone());
-        let kind = match living.kind {
-            MachineKind::Machine => "machine.ended",
-            MachineKind::Checkpoint => "checkpoint.ended",
-        };
-        let write = move |write: &mut Write<'_>| -> Result<bool, EngineError> {
-            let was_alive = write.end_machine(id, &how, now())?;
-            if was_alive {
-                write.count(id, &last, Cause::End)?;
-                report(write, &tenant, kind, id, &serde_json::json!({ "how": how }))?;
+        let written = self.store().write(write).wait();
+        if written.is_err() && before != state {
+            let undone = match state {
+                MachineState::Paused => guest.resume(),
+                _ => guest.pause(),
+            };
+            if let Err(error) = undone {
+                tracing::error!(machine = %id, %error, "she does something else than is written down");
             }
-            Ok(was_alive)
-        };
-        self.inner.deadlines.forget(id);
-        self.metered().remove(&id);
-        let was_alive = self.store().write(write).wait()?;
-        if was_alive {
-            // Checkpoints hold nothing, and are not known there.
-            self.holds().machine_ended(id);
-            self.metrics().ended(living.kind.as_str());
-            self.call_next();
         }
-        if let Some(cell) = cell {
-            self.kept().remove(&cell);
-        }
-        self.note(cell);
-        Ok(())
+        written
     }
 }
 

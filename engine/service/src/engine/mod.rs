@@ -14,6 +14,7 @@ mod carried;
 mod create;
 mod deadline;
 mod decide;
+mod end;
 mod error;
 pub mod exec;
 mod file;

@@ -184,3 +184,56 @@ fn what_was_written_down_is_held_again_as_it_was() {
         assert_eq!(used, [4, rate]);
     }
 }
+
+#[test]
+fn whether_a_claim_would_fit_is_told_and_nothing_is_claimed() {
+    let mut holds = Holds::default();
+    let live = [hold("live", 2, 9, None)];
+    let held = holds.claim(at(0), &live, 2, 2).expect("fits");
+    let before = holds.clone();
+    let fits = [1, 2, 3].map(|least| holds.fit(at(0), &live, least));
+    assert_eq!((fits, &holds), ([true, true, false], &before));
+    assert_eq!(holds.end(held, 2), None);
+    assert!(holds.fit(at(0), &live, 4) && !holds.fit(at(0), &live, 5));
+}
+
+#[test]
+fn the_next_time_that_is_over_is_the_earliest_of_all() {
+    let mut holds = Holds::default();
+    assert_eq!(holds.next_over(), None);
+    for (now, lasts) in [(0, 3000), (0, 1000), (500, 2000)] {
+        let rate = [hold("rate", 1, 10, Some(lasts))];
+        let held = holds.claim(at(now), &rate, 1, 1).expect("fits");
+        // Its time counts, whoever has ended.
+        assert_eq!(holds.end(held, 1), None);
+    }
+    assert_eq!(holds.next_over(), Some(1000));
+    holds.expire(at(999));
+    assert_eq!(holds.next_over(), Some(1000));
+    holds.expire(at(1000));
+    assert_eq!(
+        (holds.next_over(), holds.used("quota", "rate")),
+        (Some(2500), 2)
+    );
+    holds.expire(at(5000));
+    assert_eq!((holds.next_over(), holds.used("quota", "rate")), (None, 0));
+}
+
+#[test]
+fn what_is_written_down_is_what_was_claimed() {
+    let mut holds = Holds::default();
+    let mut rate = hold("rate", 3, 100, Some(1000));
+    rate.hold.per_request = 2;
+    let held = holds.claim(at(5), &[rate], 4, 4).expect("fits");
+    let row = HoldRow {
+        plugin: "quota".to_owned(),
+        key: "rate".to_owned(),
+        per_request: 2,
+        per_daughter: 3,
+        until: Some(brood_units::Timestamp::from_millis(1005)),
+    };
+    assert_eq!(holds.units_of(&held), [Units::from(&row)]);
+    let forever = HoldRow { until: None, ..row };
+    assert_eq!(Units::from(&forever).until_ms, None);
+    assert_eq!(holds.used("quota", "rate"), 14);
+}

@@ -249,7 +249,7 @@ impl Engine {
             let done = match action {
                 Action::Stop => self.end_one(living, "the budget is used up").await,
                 _ if row.born.state == MachineState::Paused => Ok(()),
-                _ => self.pause_one(living).await,
+                _ => self.pause_one(living, row.born.state).await,
             };
             match done {
                 Ok(()) | Err(EngineError::NotFound { .. }) => {}
@@ -260,11 +260,14 @@ impl Engine {
         }
     }
 
-    async fn pause_one(&self, living: Living) -> Result<(), EngineError> {
+    async fn pause_one(&self, living: Living, before: MachineState) -> Result<(), EngineError> {
         let engine = self.clone();
         self.work_with(living.clone(), move |mut guest| {
             let told = match guest.pause() {
-                Ok(()) => engine.write_state(&living, MachineState::Paused, &guest),
+                Ok(()) => {
+                    let states = (before, MachineState::Paused);
+                    engine.write_state(&living, states, &mut guest)
+                }
                 Err(error) => Err(EngineError::Failed(error.to_string())),
             };
             (told, After::back(guest))

@@ -1,12 +1,12 @@
 //! Usage as it is looked at: records, lines, and what they come to.
 //!
 //! Invariant: a tenant sees its own alone, an operator who says so that of another or of all. A summary's amounts are sums of
-//! committed lines and of nothing else.
+//! committed lines and of nothing else, kept beside them: it reads as many rows as there are machines and things that are sold.
 
 use std::collections::{BTreeMap, HashMap};
 
-use brood_meter::{Period, Quantities, Subject, quantities_in};
-use brood_store::{BatchState, LineRow, UsageRow};
+use brood_meter::{Period, Quantities, Subject};
+use brood_store::{BatchState, ChargeRow, LineRow, StoreError, UsageRow};
 use brood_units::{MachineId, Timestamp};
 
 use super::super::{Caller, Engine, EngineError, Scope};
@@ -117,9 +117,9 @@ pub struct SummaryAnswer {
     pub period: Period,
     /// By what it is grouped by.
     pub groups: BTreeMap<String, SummaryGroup>,
-    /// Records of the period that are in no batch yet.
+    /// Records of the period that are in no batch yet, whatever the filter takes of them.
     pub unsealed: u64,
-    /// Batches of the period that wait.
+    /// Batches of the period that wait, of whichever machines.
     pub held: u64,
     /// Batches of the period that wait for an operator.
     pub dead: u64,
@@ -259,7 +259,6 @@ impl Engine {
         period: Period,
     ) -> Result<SummaryAnswer, EngineError> {
         let tenant = filter.tenant(caller)?;
-        let (sealed, _) = self.store().read(|read| read.sealed())?;
         let mut answer = SummaryAnswer {
             period,
             groups: BTreeMap::new(),
@@ -267,49 +266,38 @@ impl Engine {
             held: 0,
             dead: 0,
         };
-        let corrections = self.store().read(|read| read.all_corrections())?;
-        self.each_in(tenant, period, |row| {
-            if !filter.takes(&row.subject) {
-                return;
-            }
-            let stands = corrections.get(&row.seq).unwrap_or(&row.record);
-            let Some(measured) = quantities_in(&row.subject, &row.record, stands, period) else {
-                return;
-            };
-            answer.unsealed += u64::from(row.seq > sealed);
-            // It is in the place of the record that it corrects.
-            if row.record.corrects.is_some() {
-                return;
-            }
-            let key = by.of(&row.subject.tenant, Some(&row.subject));
-            let group = answer.groups.entry(key).or_default();
-            group.measured = group.measured.plus(measured);
-        })?;
-        let mut known = HashMap::new();
-        self.each_batch(tenant, period, |batch| {
-            answer.held += u64::from(batch.state == BatchState::Held);
-            answer.dead += u64::from(batch.state == BatchState::Dead);
-            self.each_line(&batch, &mut known, |subject, line| {
-                if filter.takes_line(subject) {
-                    let key = by.of(&batch.batch.tenant, subject);
-                    charge(answer.groups.entry(key).or_default(), &line);
+        // One look, so that sums and what is open are of the same commit.
+        self.store().read(|read| -> Result<(), StoreError> {
+            let mut records = 0;
+            read.each_month(tenant, period, |row| {
+                records += row.records;
+                if filter.takes(&row.subject) && row.quantities != Quantities::default() {
+                    let key = by.of(&row.subject.tenant, Some(&row.subject));
+                    let group = answer.groups.entry(key).or_default();
+                    group.measured = group.measured.plus(row.quantities);
                 }
-            })
+            })?;
+            read.each_charge(tenant, period, |row| {
+                let subject = row.subject.as_ref();
+                if filter.takes_line(subject) {
+                    let key = by.of(&row.tenant, subject);
+                    charge(answer.groups.entry(key).or_default(), row);
+                }
+            })?;
+            let open = read.open_in(tenant, period)?;
+            let open = |state| open.get(&state).map_or(0, |count| count.unsigned_abs());
+            answer.unsealed = (records - read.sealed_in(tenant, period)?).unsigned_abs();
+            (answer.held, answer.dead) = (open(BatchState::Held), open(BatchState::Dead));
+            Ok(())
         })?;
         Ok(answer)
     }
 }
 
-fn charge(group: &mut SummaryGroup, line: &LineRow) {
-    let sku = &line.priced.sku;
-    let key = (
-        sku.name.clone(),
-        sku.currency.clone(),
-        sku.unit.clone(),
-        sku.per,
-    );
+fn charge(group: &mut SummaryGroup, row: ChargeRow) {
+    let key = (row.sku.name, row.sku.currency, row.sku.unit, row.sku.per);
     let charge = group.charges.entry(key).or_default();
-    charge.quantity += i128::from(line.priced.quantity);
-    charge.amount_nanos += i128::from(line.priced.amount_nanos);
-    charge.lines += 1;
+    charge.quantity += i128::from(row.quantity);
+    charge.amount_nanos += i128::from(row.amount_nanos);
+    charge.lines += row.lines.unsigned_abs();
 }

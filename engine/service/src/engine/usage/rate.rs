@@ -8,13 +8,15 @@
 //! Invariant: whoever asks a policy twice bills once, as a batch that is done is not settled again. Batches of a tenant are
 //! rated in order; a dead one does not hold up others, and is not forgotten: it says so until an operator puts it back.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use brood_hooks::billing::{Action, Rated};
 use brood_hooks::{Bound, Heard, Now};
-use brood_meter::{Item, Settlement, action_word, drafts, settle};
-use brood_store::{BatchRow, BatchState, NewBatch, NewEvent, Settled, StoreError, Write};
+use brood_meter::{Item, Period, Settlement, action_word, by_period, drafts, settle};
+use brood_store::{
+    BatchRow, BatchState, NewBatch, NewEvent, SealedRow, Settled, StoreError, UsageRow, Write,
+};
 use brood_units::MachineId;
 
 use super::super::{Caller, Engine, EngineError, Scope, now};
@@ -108,10 +110,11 @@ impl Engine {
                 .iter()
                 .filter_map(|row| Some((row.subject.tenant.clone(), row.record.corrects?)))
                 .collect();
+            let records = records_by_month(&rows);
             let revision = revision.clone();
             let write = move |write: &mut Write<'_>| -> Result<(), StoreError> {
                 // After the others, as what they correct may be among those.
-                write.seal(&new, to_seq, &revision, now())?;
+                write.seal(&new, &records, (to_seq, &revision), now())?;
                 let mut origins = BTreeSet::new();
                 for (tenant, seq) in &corrected {
                     for batch in write.batches_with(tenant, *seq)? {
@@ -304,6 +307,22 @@ impl Engine {
         self.store().write(write).await?;
         Ok(state)
     }
+}
+
+/// How many of these records have a part in which month, by tenant.
+fn records_by_month(rows: &[UsageRow]) -> Vec<SealedRow> {
+    let mut found: BTreeMap<(&str, Period), i64> = BTreeMap::new();
+    for row in rows {
+        for (period, _) in by_period(&row.subject, &row.record, &row.record) {
+            *found.entry((&row.subject.tenant, period)).or_default() += 1;
+        }
+    }
+    let sealed = |((tenant, period), records): ((&str, Period), i64)| SealedRow {
+        tenant: tenant.to_owned(),
+        period,
+        records,
+    };
+    found.into_iter().map(sealed).collect()
 }
 
 /// Reports something that is about a tenant and no machine.

@@ -6,8 +6,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use brood_meter::{Break, Period, Subject};
-use brood_store::{BatchRow, EndedAt, LineRow, Read, StoreError, UsageRow};
-use brood_units::Timestamp;
+use brood_store::{BatchRow, LineRow, Read, StoreError};
 
 use super::super::{Caller, Engine, EngineError, Scope};
 
@@ -81,37 +80,6 @@ impl Engine {
             after = place(last);
             rows.into_iter().try_for_each(&mut each)?;
         }
-    }
-
-    /// Each record of which a part is in a period: those that ended in it, then those that ended later and began before its
-    /// end, which whoever looks tells by what is in the period of them.
-    pub(super) fn each_in(
-        &self,
-        tenant: Option<&str>,
-        period: Period,
-        mut each: impl FnMut(&UsageRow),
-    ) -> Result<(), StoreError> {
-        let mut each = |row| {
-            each(&row);
-            Ok(())
-        };
-        let end = Timestamp::from_millis(period.end_ms());
-        self.walk(
-            EndedAt::before(Timestamp::from_millis(period.start_ms())),
-            |read, after| read.usage_ended(tenant, after, end, STRETCH),
-            |row| row.into(),
-            &mut each,
-        )?;
-        let after = EndedAt {
-            at: end,
-            seq: i64::MAX,
-        };
-        self.walk(
-            after,
-            |read, after| read.usage_over(tenant, after, STRETCH),
-            |row| row.into(),
-            each,
-        )
     }
 
     pub(super) fn each_batch(
