@@ -13,11 +13,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 
-use brood_testkit::{children_of, is_alive, scratch, settle};
+use brood_testkit::{is_alive, scratch, settle};
 use serde_json::Value;
 
 use crate::policy::SHIPPED;
-use crate::program::{Options, Program, components, kvm};
+use crate::program::{Options, Program, cells, components, kvm};
 
 /// What the client wants, in order. `{a}` is the id that the step `a` was answered with.
 const STEPS: [(&str, &str, &str); 9] = [
@@ -157,18 +157,6 @@ fn all_can_be_forked(engine: &Program, client: &Client) {
         };
         end_daughter(engine, client, &format!("POST /v1/{path}/{id}/forks"));
     }
-}
-
-/// Processes below the supervisor, its cells and those they have forked.
-fn cells(supervisor: u32) -> usize {
-    let mut found = children_of(supervisor);
-    let mut at = 0;
-    while let Some(pid) = found.get(at) {
-        let below = children_of(*pid);
-        found.extend(below);
-        at += 1;
-    }
-    found.len()
 }
 
 /// Makes a machine of the template, so that it is sealed and its pool is full, and ends it.

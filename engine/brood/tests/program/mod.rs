@@ -258,6 +258,18 @@ impl Drop for Program {
     }
 }
 
+/// How many processes are below the supervisor: its cells and those that they have forked.
+pub(crate) fn cells(supervisor: u32) -> usize {
+    let mut found = children_of(supervisor);
+    let mut at = 0;
+    while let Some(pid) = found.get(at) {
+        let below = children_of(*pid);
+        found.extend(below);
+        at += 1;
+    }
+    found.len()
+}
+
 /// The child of `pid` that is a supervisor.
 fn supervisor_of(pid: u32) -> Option<u32> {
     let is_supervisor = |pid: &u32| {
