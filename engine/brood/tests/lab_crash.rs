@@ -299,7 +299,15 @@ fn lab_an_engine_killed_before_and_after_every_message_to_an_agent_is_made_good_
     assert!(dry.wait().success());
     let points = points(&counted);
     for word in [
-        "release", "exec once", "attach", "chunk", "finish", "quiesce", "thaw", "stamp", "confirm",
+        "release",
+        "exec once",
+        "attach",
+        "chunk",
+        "finish",
+        "quiesce",
+        "thaw",
+        "stamp",
+        "confirm",
         "thaw stamped",
     ] {
         let name = format!("agent: {word}");

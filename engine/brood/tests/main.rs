@@ -51,6 +51,7 @@ mod schemathesis;
 mod supervised;
 mod ui;
 mod unit_file;
+mod unit_restart;
 mod usage;
 mod usage_budget;
 mod usage_cli;
