@@ -3,6 +3,8 @@
 //! Every time ends with a program's answer, so it holds everything a user waits for: the kernel, the agent, the stamp,
 //! the confirmation, an exec session. Times of an emulated host mean nothing by themselves; their ratios do.
 
+mod exec;
+
 use std::path::Path;
 
 use anyhow::Context;
@@ -59,6 +61,7 @@ pub(crate) fn run(files: &Path, samples: usize, report: &mut Report) -> anyhow::
     let mut mother = mother.context("no machine was booted")?;
     mother.cell().seal()?;
     let samples = samples.max(1);
+    exec::run(&mut mother, (&program, files), report)?;
     for daughters in IDLE {
         let row = format!("linux/live-fork/{daughters}/idle");
         forks(&mut mother, daughters, (&row, samples), report)?;

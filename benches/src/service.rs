@@ -4,8 +4,8 @@
 //! supervisor and store add: the difference of two neighbours. A daughter is ended before the next is asked for, outside of
 //! the times.
 
-mod client;
-mod server;
+pub(crate) mod client;
+pub(crate) mod server;
 
 use std::sync::{Arc, Barrier};
 use std::time::Instant as Stopwatch;

@@ -7,13 +7,13 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 /// One connection.
-pub(super) struct Client {
+pub(crate) struct Client {
     stream: BufReader<TcpStream>,
     key: String,
 }
 
 impl Client {
-    pub(super) fn connect(address: SocketAddr, key: &str) -> anyhow::Result<Self> {
+    pub(crate) fn connect(address: SocketAddr, key: &str) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address)?;
         // A request is one segment, and nobody waits for another.
         stream.set_nodelay(true)?;
@@ -24,7 +24,7 @@ impl Client {
     }
 
     /// One request to its answer, which has to be a success. A null body is none.
-    pub(super) fn call(&mut self, verb: &str, path: &str, body: &Value) -> anyhow::Result<Value> {
+    pub(crate) fn call(&mut self, verb: &str, path: &str, body: &Value) -> anyhow::Result<Value> {
         let body = match body {
             Value::Null => String::new(),
             body => body.to_string(),
