@@ -237,6 +237,19 @@ fn an_engine_killed_after_every_commit_and_message_is_made_good_by_the_next() {
     killed_everywhere("after");
 }
 
+/// How many points each area has. A bare guest has no agent: messages to agents are `lab_crash`'s.
+fn areas(points: &[&str]) -> BTreeMap<String, usize> {
+    let mut areas = BTreeMap::new();
+    for point in points {
+        let name = point.split_once(' ').map_or(*point, |(_, name)| name);
+        let area = name.split_once(':').map_or(name, |(area, _)| area);
+        *areas.entry(area.to_owned()).or_default() += 1;
+    }
+    let known: Vec<_> = areas.keys().map(String::as_str).collect();
+    assert_eq!(known, ["cell", "store", "supervisor"]);
+    areas
+}
+
 fn killed_everywhere(when: &str) {
     let (Some(components), true) = (components(), kvm()) else {
         return;
@@ -276,7 +289,11 @@ fn killed_everywhere(when: &str) {
         println!("{plan:>10} {point:<28} after {steps} of {of} answers");
         answered.insert(steps);
     }
-    println!("killed {when} each of {} points", points.len() - survived);
+    println!(
+        "killed {when} each of {} points: {:?}",
+        points.len() - survived,
+        areas(&points)
+    );
     assert!(
         survived < 10,
         "{survived} of {} did not kill it",
