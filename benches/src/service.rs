@@ -4,8 +4,9 @@
 //! supervisor and store add: the difference of two neighbours. A daughter is ended before the next is asked for, outside of
 //! the times.
 
-mod client;
-mod server;
+pub(crate) mod client;
+pub(crate) mod server;
+mod step;
 
 use std::sync::{Arc, Barrier};
 use std::time::Instant as Stopwatch;
@@ -20,6 +21,7 @@ use crate::host::Host;
 use crate::report::Report;
 use client::Client;
 use server::{LABEL, Server};
+use step::Steps;
 
 /// RAM of the machines, MiB.
 const RAM_MIB: u64 = 256;
@@ -71,8 +73,12 @@ fn http_fork(
     let mut alone = host.bare(RAM_MIB, 1)?;
     alone.first_instruction()?;
     let one = json!({ "count": 1 });
+    let mut steps = Steps::default();
     // The first of each finds nothing warm.
     for sample in 0..=samples {
+        if sample == 1 {
+            steps = Steps::look(client)?;
+        }
         let bare = bare_fork(&mut alone)?;
         let begun = Stopwatch::now();
         let forked = client.call("POST", forks, &one)?;
@@ -88,6 +94,9 @@ fn http_fork(
                 report.micros(name, &metric, micros);
             }
         }
+    }
+    for (step, micros) in Steps::look(client)?.since(&steps) {
+        report.micros(name, &format!("mean/{step}"), micros);
     }
     Ok(())
 }

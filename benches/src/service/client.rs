@@ -7,13 +7,13 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 /// One connection.
-pub(super) struct Client {
+pub(crate) struct Client {
     stream: BufReader<TcpStream>,
     key: String,
 }
 
 impl Client {
-    pub(super) fn connect(address: SocketAddr, key: &str) -> anyhow::Result<Self> {
+    pub(crate) fn connect(address: SocketAddr, key: &str) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address)?;
         // A request is one segment, and nobody waits for another.
         stream.set_nodelay(true)?;
@@ -24,7 +24,20 @@ impl Client {
     }
 
     /// One request to its answer, which has to be a success. A null body is none.
-    pub(super) fn call(&mut self, verb: &str, path: &str, body: &Value) -> anyhow::Result<Value> {
+    pub(crate) fn call(&mut self, verb: &str, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let answer = self.ask(verb, path, body)?;
+        if answer.is_empty() {
+            return Ok(Value::Null);
+        }
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
+    /// What is at a path, as text.
+    pub(crate) fn text(&mut self, path: &str) -> anyhow::Result<String> {
+        Ok(String::from_utf8(self.ask("GET", path, &Value::Null)?)?)
+    }
+
+    fn ask(&mut self, verb: &str, path: &str, body: &Value) -> anyhow::Result<Vec<u8>> {
         let body = match body {
             Value::Null => String::new(),
             body => body.to_string(),
@@ -42,12 +55,13 @@ impl Client {
         self.stream.get_mut().write_all(request.as_bytes())?;
         let (status, answer) = self.answer()?;
         if status >= 300 {
+            let answer = String::from_utf8_lossy(&answer);
             bail!("{verb} {path}: {status} {answer}");
         }
         Ok(answer)
     }
 
-    fn answer(&mut self) -> anyhow::Result<(u16, Value)> {
+    fn answer(&mut self) -> anyhow::Result<(u16, Vec<u8>)> {
         let mut line = String::new();
         self.stream.read_line(&mut line)?;
         let status = line.split(' ').nth(1).context("no status")?.parse()?;
@@ -66,11 +80,6 @@ impl Client {
         }
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body)?;
-        let answer = if body.is_empty() {
-            Value::Null
-        } else {
-            serde_json::from_slice(&body)?
-        };
-        Ok((status, answer))
+        Ok((status, body))
     }
 }

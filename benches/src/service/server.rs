@@ -1,5 +1,6 @@
 //! `brood up` over a database that has rows already.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -15,12 +16,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::client::Client;
 
 /// The label of the machines that are listed.
-pub(super) const LABEL: (&str, &str) = ("job", "bench");
+pub(crate) const LABEL: (&str, &str) = ("job", "bench");
 /// Whose they are: the tenant of the first key.
 const TENANT: &str = "default";
 
 /// The server's process.
-pub(super) struct Server {
+pub(crate) struct Server {
     child: Child,
     address: SocketAddr,
     key: String,
@@ -29,14 +30,34 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts the program with the policy that ships, on a port of its own, over so many machines that have ended.
-    pub(super) fn start(program: &Path, plugins: &Path, ended: u32) -> anyhow::Result<Self> {
+    pub(crate) fn start(program: &Path, plugins: &Path, ended: u32) -> anyhow::Result<Self> {
         let state = tempfile::tempdir()?;
         fill(state.path(), ended)?;
+        Self::launch(program, state, &["--plugins".into(), plugins.into()])
+    }
+
+    /// Starts the program with Linux guests and no policy, on a port of its own.
+    pub(crate) fn start_linux(program: &Path, files: &Path) -> anyhow::Result<Self> {
+        let state = tempfile::tempdir()?;
+        let policy = state.path().join("policy.toml");
+        std::fs::write(&policy, "version = 1\n")?;
+        // No policy names a component.
+        let plugins = state.path().into();
+        let more = [
+            "--policy".into(),
+            policy.into(),
+            "--plugins".into(),
+            plugins,
+        ];
+        let more = [&more[..], &["--files".into(), files.into()]].concat();
+        Self::launch(program, state, &more)
+    }
+
+    fn launch(program: &Path, state: tempfile::TempDir, more: &[OsString]) -> anyhow::Result<Self> {
         let mut child = Command::new(program)
             .args(["up", "--listen", "127.0.0.1:0", "--state"])
             .arg(state.path())
-            .arg("--plugins")
-            .arg(plugins)
+            .args(more)
             .env("RUST_LOG", "info")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -75,12 +96,12 @@ impl Server {
     }
 
     /// A connection of its own.
-    pub(super) fn client(&self) -> anyhow::Result<Client> {
+    pub(crate) fn client(&self) -> anyhow::Result<Client> {
         Client::connect(self.address, &self.key)
     }
 
     /// Ends the server and every machine.
-    pub(super) fn stop(mut self) -> anyhow::Result<()> {
+    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
         kill_process(Pid::from_child(&self.child), Signal::INT)?;
         let ended = self.child.wait()?;
         ensure!(ended.success(), "the server ended with {ended}");

@@ -20,6 +20,17 @@ impl fmt::Display for ExecId {
     }
 }
 
+/// Names the request that a session was begun for. An agent begins one session under a key, however often it is asked:
+/// daughters have their mother's keys with her sessions, so whoever makes one draws the machine into it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ExecKey(pub [u8; 16]);
+
+impl fmt::Debug for ExecKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ExecKey(..)")
+    }
+}
+
 /// The size of a terminal, in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TtySize {

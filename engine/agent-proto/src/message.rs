@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::blob::Blob;
 use crate::error::AgentError;
 use crate::exec::{
-    AttachSpec, ExecId, ExecSpec, ExecState, ExecStatus, Output, Removal, SignalTarget, TtySize,
+    AttachSpec, ExecId, ExecKey, ExecSpec, ExecState, ExecStatus, Output, Removal, SignalTarget,
+    TtySize,
 };
 use crate::file::{DirPage, FileStat, MkdirParents, ReadSpec, RemoveDepth, WriteSpec};
 use crate::fork::{ConfirmReport, ForkToken, QuiesceReport, StampReport, StampSpec};
@@ -138,6 +139,55 @@ pub enum Request {
     },
     /// Thaw a mother whose quiescing connection has ended, for an engine that takes her over → [`Reply::Done`].
     Release,
+    /// Whether a program was begun under a key → [`Reply::Begun`].
+    ExecBegun {
+        /// Whoever repeats a request has the same one.
+        key: ExecKey,
+    },
+    /// Run a program, unless one was begun under this key → [`Reply::Started`] of that one.
+    ExecOnce {
+        /// Whoever repeats the request has the same one.
+        key: ExecKey,
+        /// The program.
+        spec: Box<ExecSpec>,
+    },
+}
+
+impl Request {
+    /// The point at which an engine that sends it can be killed.
+    pub(crate) fn point(&self) -> &'static str {
+        match self {
+            Self::Exec(_) => "agent: exec",
+            Self::StdinWrite { .. } => "agent: stdin write",
+            Self::StdinClose { .. } => "agent: stdin close",
+            Self::Attach(_) => "agent: attach",
+            Self::ExecStatus { .. } => "agent: exec status",
+            Self::ExecList => "agent: exec list",
+            Self::Signal { .. } => "agent: signal",
+            Self::Resize { .. } => "agent: resize",
+            Self::Remove { .. } => "agent: remove",
+            Self::FileRead(_) => "agent: file read",
+            Self::FileWrite(_) => "agent: file write",
+            Self::Chunk(_) => "agent: chunk",
+            Self::Finish => "agent: finish",
+            Self::List { .. } => "agent: list",
+            Self::Stat { .. } => "agent: stat",
+            Self::RemovePath { .. } => "agent: remove path",
+            Self::Mkdir { .. } => "agent: mkdir",
+            Self::Stats => "agent: stats",
+            Self::Clock { .. } => "agent: clock",
+            Self::Quiesce { .. } => "agent: quiesce",
+            Self::Thaw { .. } => "agent: thaw",
+            Self::Stamp { .. } => "agent: stamp",
+            Self::Confirm => "agent: confirm",
+            Self::ThawStamped { .. } => "agent: thaw stamped",
+            Self::Power(_) => "agent: power",
+            Self::ClockStep { .. } => "agent: clock step",
+            Self::Release => "agent: release",
+            Self::ExecBegun { .. } => "agent: exec begun",
+            Self::ExecOnce { .. } => "agent: exec once",
+        }
+    }
 }
 
 /// What the agent answers.
@@ -197,6 +247,8 @@ pub enum Reply {
     Stamped(StampReport),
     /// Who the daughter is.
     Confirmed(ConfirmReport),
+    /// The session that was begun under a key, if one was.
+    Begun(Option<ExecId>),
 }
 
 impl Reply {
@@ -221,6 +273,7 @@ impl Reply {
             Self::Quiesced(_) => "Quiesced",
             Self::Stamped(_) => "Stamped",
             Self::Confirmed(_) => "Confirmed",
+            Self::Begun(_) => "Begun",
         }
     }
 }

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use brood_agent_proto::errno::Errno;
+use brood_agent_proto::exec::{ExecKey, ExecSpec};
 use brood_agent_proto::frame::{self, FrameError};
 use brood_agent_proto::hello::{self, HelloError};
 use brood_agent_proto::stat::Power;
@@ -155,14 +156,9 @@ fn reply(
 ) -> Result<Reply, AgentError> {
     let sessions = &slot.agent.sessions;
     match request {
-        Request::Exec(spec) => {
-            let base = enter(&slot.agent.env).clone();
-            let session = sessions.start(&spec, &base, &slot.agent.options.root_prefix)?;
-            return Ok(Reply::Started {
-                exec: session.exec,
-                pid: session.status().pid,
-            });
-        }
+        Request::Exec(spec) => return start(slot, None, &spec),
+        Request::ExecOnce { key, spec } => return start(slot, Some(key), &spec),
+        Request::ExecBegun { key } => return Ok(Reply::Begun(sessions.begun(key)?)),
         Request::StdinWrite { exec, bytes } => sessions
             .session(exec)?
             .write_stdin(&bytes.0, stream.as_fd())?,
@@ -217,6 +213,23 @@ fn reply(
         | Request::Power(_) => return Err(fail::invalid("request", "does not belong here")),
     }
     Ok(Reply::Done)
+}
+
+fn start(
+    slot: &ConnectionSlot,
+    key: Option<ExecKey>,
+    spec: &ExecSpec,
+) -> Result<Reply, AgentError> {
+    let base = enter(&slot.agent.env).clone();
+    let (sessions, root) = (&slot.agent.sessions, &slot.agent.options.root_prefix);
+    let session = match key {
+        None => sessions.start(spec, &base, root)?,
+        Some(key) => sessions.start_once(key, spec, &base, root)?,
+    };
+    Ok(Reply::Started {
+        exec: session.exec,
+        pid: session.status().pid,
+    })
 }
 
 fn clock(slot: &ConnectionSlot, set_realtime_ns: Option<u64>) -> Result<Reply, AgentError> {

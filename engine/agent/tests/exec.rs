@@ -12,8 +12,8 @@ use std::borrow::BorrowMut;
 use brood_agent_proto::client::AttachEvent;
 use brood_agent_proto::errno::Errno;
 use brood_agent_proto::exec::{
-    AttachSpec, ExecId, ExecSpec, ExecState, Follow, From, Output, Removal, SignalTarget, Stdin,
-    Stream, TtySize,
+    AttachSpec, ExecId, ExecKey, ExecSpec, ExecState, Follow, From, Output, Removal, SignalTarget,
+    Stdin, Stream, TtySize,
 };
 use brood_agent_proto::{AgentError, Attachment, Client, ClientError, SpawnStep};
 use common::{Guest, TIMEOUT};
@@ -98,6 +98,51 @@ fn stdin_passes_through_and_the_exit_code_comes_back() {
         (ExecState::Exited { code: 3 }, (1 << 20) + 5)
     );
     assert_eq!(writer.join().unwrap(), AgentError::NoStdin { exec });
+}
+
+#[test]
+fn a_program_that_is_asked_for_again_under_its_key_is_begun_once_and_never_anew() {
+    let Some(guest) = Guest::start() else { return };
+    let mut client = guest.client();
+    let log = guest.directory.path().join("log");
+    let spec = sh(&format!("echo begun >> {}; exec sleep 600", log.display()));
+    let (key, other) = (ExecKey([1; 16]), ExecKey([2; 16]));
+    assert_eq!(client.exec_begun(key).unwrap(), None);
+    // Everybody asks at once, each over a conversation of its own.
+    let asking: Vec<_> = (0..8)
+        .map(|_| {
+            let (mut client, spec) = (guest.client(), spec.clone());
+            std::thread::spawn(move || client.exec_once(key, &spec).unwrap())
+        })
+        .collect();
+    let mut ids: Vec<_> = asking.into_iter().map(|one| one.join().unwrap()).collect();
+    ids.dedup();
+    let [exec] = ids[..] else {
+        panic!("begun more than once: {ids:?}");
+    };
+    assert_eq!(client.exec_list().unwrap().len(), 1);
+    assert_eq!(client.exec_begun(key).unwrap(), Some(exec));
+    assert_eq!(client.exec_begun(other).unwrap(), None);
+    let another = client.exec_once(other, &sh("true")).unwrap();
+    assert_ne!(another, exec);
+
+    // What has been removed is not begun again.
+    client.remove(exec, Removal::Kill).unwrap();
+    let gone = AgentError::NoSuchExec { exec };
+    assert_eq!(agent_error(client.exec_begun(key)), gone);
+    assert_eq!(agent_error(client.exec_once(key, &spec)), gone);
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "begun\n");
+}
+
+#[test]
+fn a_program_that_could_not_be_begun_is_begun_under_the_same_key_later() {
+    let Some(guest) = Guest::start() else { return };
+    let mut client = guest.client();
+    let key = ExecKey([1; 16]);
+    let failed = agent_error(client.exec_once(key, &ExecSpec::new(["/no/such"])));
+    assert!(matches!(failed, AgentError::Spawn { .. }), "{failed:?}");
+    let exec = client.exec_once(key, &sh("true")).unwrap();
+    assert_eq!(client.exec_begun(key).unwrap(), Some(exec));
 }
 
 #[test]

@@ -13,11 +13,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 
-use brood_testkit::{children_of, is_alive, scratch, settle};
+use brood_testkit::{is_alive, scratch, settle};
 use serde_json::Value;
 
 use crate::policy::SHIPPED;
-use crate::program::{Options, Program, components, kvm};
+use crate::program::{Options, Program, cells, components, kvm};
 
 /// What the client wants, in order. `{a}` is the id that the step `a` was answered with.
 const STEPS: [(&str, &str, &str); 9] = [
@@ -159,18 +159,6 @@ fn all_can_be_forked(engine: &Program, client: &Client) {
     }
 }
 
-/// Processes below the supervisor, its cells and those they have forked.
-fn cells(supervisor: u32) -> usize {
-    let mut found = children_of(supervisor);
-    let mut at = 0;
-    while let Some(pid) = found.get(at) {
-        let below = children_of(*pid);
-        found.extend(below);
-        at += 1;
-    }
-    found.len()
-}
-
 /// Makes a machine of the template, so that it is sealed and its pool is full, and ends it.
 fn template_can_be_used(engine: &Program, client: &Client) {
     let fork = "POST /v1/templates/counter/forks";
@@ -249,6 +237,19 @@ fn an_engine_killed_after_every_commit_and_message_is_made_good_by_the_next() {
     killed_everywhere("after");
 }
 
+/// How many points each area has. A bare guest has no agent: messages to agents are `lab_crash`'s.
+fn areas(points: &[&str]) -> BTreeMap<String, usize> {
+    let mut areas = BTreeMap::new();
+    for point in points {
+        let name = point.split_once(' ').map_or(*point, |(_, name)| name);
+        let area = name.split_once(':').map_or(name, |(area, _)| area);
+        *areas.entry(area.to_owned()).or_default() += 1;
+    }
+    let known: Vec<_> = areas.keys().map(String::as_str).collect();
+    assert_eq!(known, ["cell", "store", "supervisor"]);
+    areas
+}
+
 fn killed_everywhere(when: &str) {
     let (Some(components), true) = (components(), kvm()) else {
         return;
@@ -288,7 +289,11 @@ fn killed_everywhere(when: &str) {
         println!("{plan:>10} {point:<28} after {steps} of {of} answers");
         answered.insert(steps);
     }
-    println!("killed {when} each of {} points", points.len() - survived);
+    println!(
+        "killed {when} each of {} points: {:?}",
+        points.len() - survived,
+        areas(&points)
+    );
     assert!(
         survived < 10,
         "{survived} of {} did not kill it",

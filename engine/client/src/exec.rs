@@ -61,7 +61,8 @@ impl Client {
         self.call(Ask::to(Id::ListExecs).at(machine))
     }
 
-    /// Starts a program in a machine, and waits for its end if `spec` says so.
+    /// Starts a program in a machine, and waits for its end if `spec` says so; repeated under the same key `once`, it is
+    /// started once.
     ///
     /// # Errors
     /// As all methods: the server cannot be reached, is not understood, or refuses.
@@ -69,8 +70,10 @@ impl Client {
         &self,
         machine: MachineId,
         spec: &ExecSpec,
+        once: Option<&str>,
     ) -> Result<StartedExec, ClientError> {
-        self.call(Ask::to(Id::StartExec).at(machine).json(spec)?)
+        let ask = Ask::to(Id::StartExec).at(machine).json(spec)?;
+        self.call(ask.once(once))
     }
 
     /// A program, also after its machine has ended.

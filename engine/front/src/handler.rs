@@ -57,7 +57,7 @@ pub(crate) async fn handle(id: OperationId, call: Call) -> Result<Answer, Refusa
         OperationId::ForkMachine => machine::fork(call, machine::MACHINE).await,
         OperationId::ForkCheckpoint => machine::fork(call, machine::CHECKPOINT).await,
         OperationId::ListExecs => exec::list(&call).await,
-        OperationId::StartExec => exec::start(&call).await,
+        OperationId::StartExec => exec::start(call).await,
         OperationId::ShowExec => exec::show(&call).await,
         OperationId::ReadOutput => exec::output(call).await,
         OperationId::WriteStdin => exec::stdin(&call).await,

@@ -9,8 +9,8 @@ use super::{Arrival, Client, ClientError};
 use crate::blob::Blob;
 use crate::error::AgentError;
 use crate::exec::{
-    AttachSpec, ExecId, ExecSpec, ExecState, ExecStatus, Output, Removal, SignalTarget, Stream,
-    TtySize,
+    AttachSpec, ExecId, ExecKey, ExecSpec, ExecState, ExecStatus, Output, Removal, SignalTarget,
+    Stream, TtySize,
 };
 use crate::frame::CHUNK;
 use crate::message::{Reply, Request};
@@ -71,6 +71,29 @@ impl Client {
         match self.call(&Request::Exec(Box::new(spec.clone())), Duration::ZERO)? {
             Reply::Started { exec, .. } => Ok(exec),
             other => Err(self.unexpected("Started", &other)),
+        }
+    }
+
+    /// Starts a program, unless one was begun under `key`, and returns the session of whichever there is.
+    ///
+    /// # Errors
+    /// Those of [`Self::exec`]; [`AgentError::NoSuchExec`] if one was begun and its session has been removed since.
+    pub fn exec_once(&mut self, key: ExecKey, spec: &ExecSpec) -> Result<ExecId, ClientError> {
+        let spec = Box::new(spec.clone());
+        match self.call(&Request::ExecOnce { key, spec }, Duration::ZERO)? {
+            Reply::Started { exec, .. } => Ok(exec),
+            other => Err(self.unexpected("Started", &other)),
+        }
+    }
+
+    /// The session that was begun under `key`, if one was.
+    ///
+    /// # Errors
+    /// [`AgentError::NoSuchExec`] if its session has been removed since.
+    pub fn exec_begun(&mut self, key: ExecKey) -> Result<Option<ExecId>, ClientError> {
+        match self.call(&Request::ExecBegun { key }, Duration::ZERO)? {
+            Reply::Begun(exec) => Ok(exec),
+            other => Err(self.unexpected("Begun", &other)),
         }
     }
 

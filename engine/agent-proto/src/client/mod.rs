@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 pub use exec::{AttachEvent, Attachment, ExecOutput};
 pub use fork::{Confirmed, Quiesced, StampTicket, Stamped};
 
+use brood_crash_point::crash_point;
+
 use crate::error::AgentError;
 use crate::frame::FrameError;
 use crate::hello::{self, HelloError};
@@ -99,7 +101,8 @@ impl Client {
             HelloError::Io(cause) if wire::is_timeout(&cause) => ClientError::Timeout(timeout),
             other => ClientError::Hello(other),
         };
-        match hello::write(&mut wire, hello::VERSION) {
+        let greet = || hello::write(&mut wire, hello::VERSION);
+        match crash_point("agent: hello", greet) {
             // Whoever closes at once has said why: that comes with the hello, and is read by the first call.
             Err(HelloError::Io(cause)) if cause.kind() == std::io::ErrorKind::BrokenPipe => {}
             written => written.map_err(late)?,

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use brood_crash_point::crash_point;
+
 use super::ClientError;
 use crate::frame::{self, FrameError};
 use crate::message::{Reply, Request};
@@ -79,7 +81,8 @@ impl Wire {
             return Err(ClientError::Broken);
         }
         self.restart(timeout, Duration::ZERO);
-        frame::write_frame(self, request).map_err(|error| match error {
+        let written = crash_point(request.point(), || frame::write_frame(self, request));
+        written.map_err(|error| match error {
             // Nothing was written: the conversation goes on.
             FrameError::Length { .. } | FrameError::Garbage { .. } => ClientError::Frame(error),
             FrameError::Io(cause) if is_timeout(&cause) => {

@@ -1,7 +1,9 @@
 //! Exec sessions as objects that outlive connections and forks. Invariant: at most [`MOST_SESSIONS`] exist; an ended
-//! one keeps its status and last output until it is removed, or until a new one needs its place.
+//! one keeps its status and last output until it is removed, or until a new one needs its place. Under a key one session
+//! is begun at most, whichever conversation asks, and the key is remembered longer than its session.
 
 mod attach;
+mod begun;
 mod command;
 mod pump;
 mod ring;
@@ -14,8 +16,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use brood_agent_proto::blob::EnvMap;
-use brood_agent_proto::exec::{ExecId, ExecSpec, ExecState, ExecStatus, Removal};
+use brood_agent_proto::exec::{ExecId, ExecKey, ExecSpec, ExecState, ExecStatus, Removal};
 use brood_agent_proto::{AgentError, SpawnStep};
+
+use begun::Begun;
 
 pub(crate) use attach::{Attached, attach};
 pub(crate) use command::Command;
@@ -35,6 +39,8 @@ pub(crate) const MOST_SESSIONS: usize = 256;
 pub(crate) struct Sessions {
     workload: PathBuf,
     gate: Arc<Gate>,
+    /// Held while a session is begun under a key; before `table`.
+    begun: Mutex<Begun>,
     table: Mutex<Table>,
 }
 
@@ -51,6 +57,7 @@ impl Sessions {
         Self {
             workload,
             gate,
+            begun: Mutex::default(),
             table: Mutex::default(),
         }
     }
@@ -80,6 +87,31 @@ impl Sessions {
             .sessions
             .insert(exec, Arc::clone(&session));
         Ok(session)
+    }
+
+    /// Starts a program unless one was begun under `key`; the session of whichever there is.
+    pub(crate) fn start_once(
+        &self,
+        key: ExecKey,
+        spec: &ExecSpec,
+        base: &EnvMap,
+        root: &Path,
+    ) -> Result<Arc<Session>, AgentError> {
+        let mut begun = enter(&self.begun);
+        if let Some(exec) = begun.find(key) {
+            return self.session(exec);
+        }
+        let session = self.start(spec, base, root)?;
+        begun.add(key, session.exec);
+        Ok(session)
+    }
+
+    /// The session that was begun under `key`, if one was.
+    pub(crate) fn begun(&self, key: ExecKey) -> Result<Option<ExecId>, AgentError> {
+        let found = enter(&self.begun).find(key);
+        found
+            .map(|exec| self.session(exec).map(|session| session.exec))
+            .transpose()
     }
 
     /// An id, and a place for its session.

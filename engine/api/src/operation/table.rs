@@ -302,7 +302,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .needs(Scope::Write)
     .takes::<ExecSpec>()
-    .makes::<StartedExec>(),
+    .makes::<StartedExec>()
+    .once(),
     get(
         Id::ShowExec,
         "/v1/machines/{machine}/execs/{exec}",

@@ -252,7 +252,7 @@ impl Guest<'_> {
             stdin: None,
             wait: Some(true),
         };
-        let made = self.client.start_exec(self.id, &spec)?;
+        let made = self.client.start_exec(self.id, &spec, None)?;
         match made.exec.code {
             Some(0) => Ok(()),
             _ => Err(Failure::local(format!(

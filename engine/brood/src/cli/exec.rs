@@ -62,6 +62,9 @@ pub struct Arguments {
     /// Starts it and answers at once, with its id.
     #[arg(short, long)]
     detach: bool,
+    /// Your own key for this request: repeated under it, the program is started once.
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
     /// The program and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     argv: Vec<String>,
@@ -75,7 +78,7 @@ impl Run for Arguments {
             wait: Some(!self.detach),
             ..self.around.program(self.argv)
         };
-        let ran = client.start_exec(machine, &spec)?;
+        let ran = client.start_exec(machine, &spec, self.idempotency_key.as_deref())?;
         if self.detach {
             out.answer(&ran, || format!("{}\n", ran.exec.id))?;
             return Ok(ExitCode::SUCCESS);

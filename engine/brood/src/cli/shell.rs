@@ -61,7 +61,7 @@ impl Run for Arguments {
         let machine = name::machine(client, &self.machine)?;
         let exec = match self.attach {
             Some(exec) => exec,
-            None => client.start_exec(machine, &self.spec())?.exec.id,
+            None => client.start_exec(machine, &self.spec(), None)?.exec.id,
         };
         // Of the program and not of the terminal, whose modes are being changed.
         let ended = sit(client, machine, exec);

@@ -1,5 +1,6 @@
 //! The shipped program as a process of its own, serving on a port of this host.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -100,25 +101,25 @@ pub(crate) struct Program {
     child: Child,
     address: Option<SocketAddr>,
     key: Option<String>,
+    /// What it said until it served.
+    words: String,
+}
+
+/// Where the program is; the lab says so.
+pub(crate) fn program() -> OsString {
+    std::env::var_os("BROOD_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_brood").into())
 }
 
 impl Program {
     /// Starts it and waits until it serves or has ended.
     pub(crate) fn start(options: &Options<'_>) -> Self {
         share_compiled(options.state);
-        // The lab says where the program is.
-        let program =
-            std::env::var_os("BROOD_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_brood").into());
-        let mut command = Command::new(program);
+        let mut command = Command::new(program());
         command
             .args(["up", "--listen", "127.0.0.1:0", "--state"])
             .arg(options.state)
             .arg("--plugins")
-            .arg(options.components)
-            .env("RUST_LOG", "info")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .arg(options.components);
         if let Some(policy) = options.policy {
             command.arg("--policy").arg(policy);
         }
@@ -128,6 +129,22 @@ impl Program {
         if let Some(plan) = options.plan {
             command.env(VARIABLE, plan);
         }
+        let started = Self::launch(&mut command);
+        let (is_serving, words) = (started.is_serving(), &started.words);
+        assert!(
+            is_serving || options.plan.is_some(),
+            "it does not serve: {words}"
+        );
+        started
+    }
+
+    /// Starts what becomes one, and waits until it serves or has ended.
+    pub(crate) fn launch(command: &mut Command) -> Self {
+        command
+            .env("RUST_LOG", "info")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().expect("it starts");
         let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
         let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
@@ -152,15 +169,12 @@ impl Program {
                 Err(_) => {}
             }
         }
-        assert!(
-            address.is_some() || options.plan.is_some(),
-            "it does not serve: {words}"
-        );
         // The key comes before it serves; of one that was killed all that it said is here.
         let mut program = Self {
             child,
             address,
             key: None,
+            words,
         };
         program.key = program.first_line(stdout);
         program
@@ -181,6 +195,11 @@ impl Program {
 
     pub(crate) fn is_serving(&self) -> bool {
         self.address.is_some()
+    }
+
+    /// What it said until it served.
+    pub(crate) fn words(&self) -> &str {
+        &self.words
     }
 
     /// Where it serves.
@@ -279,6 +298,18 @@ impl Drop for Program {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// How many processes are below the supervisor: its cells and those that they have forked.
+pub(crate) fn cells(supervisor: u32) -> usize {
+    let mut found = children_of(supervisor);
+    let mut at = 0;
+    while let Some(pid) = found.get(at) {
+        let below = children_of(*pid);
+        found.extend(below);
+        at += 1;
+    }
+    found.len()
 }
 
 /// The child of `pid` that is a supervisor.

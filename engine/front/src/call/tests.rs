@@ -52,8 +52,8 @@ fn a_callers_own_key_is_bound_to_its_path_and_body() {
 
 #[test]
 fn an_operation_that_forgets_its_answers_refuses_a_callers_own_key() {
-    let run = operation(OperationId::StartExec);
-    assert!(idempotency(run, "k1", "/a", b"").is_err());
+    let write = operation(OperationId::WriteStdin);
+    assert!(idempotency(write, "k1", "/a", b"").is_err());
     let list = operation(OperationId::ListMachines);
     assert!(
         idempotency(list, "k1", "/a", b"")

@@ -28,7 +28,8 @@ fn which(call: &Call) -> Result<Which, Refusal> {
     Ok(Which { machine, exec })
 }
 
-pub(super) async fn start(call: &Call) -> Result<Answer, Refusal> {
+pub(super) async fn start(mut call: Call) -> Result<Answer, Refusal> {
+    let idempotency = call.idempotency();
     let spec: ExecSpec = call.body()?;
     let machine = call.id(MACHINE.parameter)?;
     let wanted = StartExec {
@@ -44,7 +45,9 @@ pub(super) async fn start(call: &Call) -> Result<Answer, Refusal> {
         timeout_ms: spec.timeout.map(brood_api::Span::as_millis),
         tty: spec.tty.map(convert::tty_size),
     };
-    let started = call.engine().start_exec(call.caller()?, machine, wanted);
+    let started = call
+        .engine()
+        .start_exec(call.caller()?, machine, wanted, idempotency);
     Answer::of(&convert::started(started.await.map_err(problem)?))
 }
 

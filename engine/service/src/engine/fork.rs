@@ -7,12 +7,12 @@ use std::time::Instant as Stopwatch;
 
 use brood_meter::{Cause, Last, Reading, Subject};
 use brood_store::{Born, MachineKind, MachineState, ShapeRow, StoreError, Write};
-use brood_units::{IntentId, MachineId};
+use brood_units::MachineId;
 use tokio::sync::oneshot;
 
 use super::carried::Carried;
-use super::guest::{Brood, Brought, Guest};
-use super::intent::{About, Begun, Intention, close, hold_rows, record};
+use super::guest::{Brood, Brought, Guest, Kept};
+use super::intent::{About, Begun, Intent, Intention, close, hold_rows, record};
 use super::life::Living;
 use super::metric::{Laps, Step};
 use super::owner::{After, Tell};
@@ -55,7 +55,7 @@ struct Job {
     engine: Engine,
     caller: Caller,
     source: Source,
-    intent: IntentId,
+    intent: Intent,
     fork: ForkMachine,
     decided_us: f64,
     begun: Stopwatch,
@@ -155,7 +155,11 @@ impl Engine {
             holds,
             units,
         };
-        let intent = match self.begin(&caller, intention, idempotency).await {
+        let begun = match idempotency {
+            None => self.begin_at_once(&caller, intention),
+            Some(own) => self.begin(&caller, intention, Some(own)).await,
+        };
+        let intent = match begun {
             Ok(Begun::New(intent)) => intent,
             other => {
                 self.give_back(stamps.give_up());
@@ -165,6 +169,7 @@ impl Engine {
                 };
             }
         };
+        let id = intent.id;
         laps.done(Step::Intent);
         let job = Job {
             engine: self.clone(),
@@ -181,7 +186,7 @@ impl Engine {
         match done {
             Ok(answer) => Ok(answer),
             Err(error) => {
-                self.give_up(intent, error.to_string()).await?;
+                self.give_up(id, error.to_string()).await?;
                 Err(error)
             }
         }
@@ -200,7 +205,8 @@ impl Job {
                     self.laps.done(Step::Queue);
                     let (told, after) = match mother {
                         Some(mut mother) => {
-                            let forked = mother.fork(stamps);
+                            let keep = |cells: &mut Kept<'_>| self.engine.keep_cells(cells);
+                            let forked = mother.fork(stamps, &keep);
                             let counted = Some((id, reading::cpu(mother.pid())));
                             let (told, born) = self.finish(forked, counted);
                             let born = born.into_iter().map(|(living, guest)| (living.id, guest));
@@ -279,7 +285,7 @@ impl Job {
             guests.push(one.guest);
         }
         let answer = ForkAnswer {
-            intent: self.intent,
+            intent: self.intent.id,
             daughters,
             missing,
             warnings: brood.warnings,
@@ -288,7 +294,11 @@ impl Job {
             forked_us: micros(self.begun),
         };
         let living: Vec<Living> = rows.iter().map(Living::of).collect();
-        let (intent, tenant, kept) = (self.intent, self.caller.tenant().to_owned(), answer.clone());
+        let (intent, tenant, kept) = (
+            self.intent.id,
+            self.caller.tenant().to_owned(),
+            answer.clone(),
+        );
         let (decisions, subject) = (brood.decisions, self.source.id());
         let births: Vec<_> = rows.iter().map(reading::birth).collect();
         let write = move |write: &mut Write<'_>| {
@@ -308,7 +318,9 @@ impl Job {
             close(write, intent, &kept)
         };
         // This thread may stand still, and whom it holds is handed out only after the commit.
-        if let Err(error) = self.engine.store().write(write).wait() {
+        let noted = self.intent.wait();
+        let written = noted.and_then(|()| self.engine.store().write(write).wait());
+        if let Err(error) = written {
             self.engine.give_back(brood.held.take());
             return (Err(self.named(error)), Vec::new());
         }
@@ -387,7 +399,7 @@ impl Job {
                 disk_mib: stamp.shape.disk_mib,
             },
             labels: stamp.labels.clone(),
-            intent: self.intent,
+            intent: self.intent.id,
             created,
             expires,
             granted: expires,

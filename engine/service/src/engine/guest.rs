@@ -10,6 +10,7 @@ use brood_cell::{Cell, CellError, EndCause};
 
 use brood_units::MachineId;
 
+use super::EngineError;
 use crate::decision::Decision;
 use crate::fork::Frozen;
 use crate::hold::Held;
@@ -67,10 +68,10 @@ pub(super) struct Brood {
 }
 
 impl Guest {
-    /// Forks as was planned.
-    pub(super) fn fork(&mut self, stamps: Stamps) -> Result<Brood, Box<Stopped>> {
+    /// Forks as was planned. Daughters who are not stamped may be kept while they are on their way to their first instruction.
+    pub(super) fn fork(&mut self, stamps: Stamps, keep: &Keep<'_>) -> Result<Brood, Box<Stopped>> {
         let (born, pause) = match self {
-            Self::Bare(cell) => return hatch(cell, stamps),
+            Self::Bare(cell) => return hatch(cell, stamps, keep),
             Self::Linux(machine) => {
                 let born = stamps.fork_live(machine, Checkpoint::Drop)?;
                 let pause = born.pause.map(|pause| pause.mother_pause);
@@ -183,12 +184,28 @@ impl Guest {
     }
 }
 
-fn hatch(mother: &mut Cell, stamps: Stamps) -> Result<Brood, Box<Stopped>> {
-    let hatched = stamps.fork_bare(mother)?;
+/// Cells under the ids of their machines.
+pub(super) type Kept<'a> = [(MachineId, &'a mut Cell)];
+/// Has the supervisor keep cells.
+pub(super) type Keep<'a> = dyn Fn(&mut Kept<'_>) -> Result<(), EngineError> + 'a;
+
+fn hatch(mother: &mut Cell, stamps: Stamps, keep: &Keep<'_>) -> Result<Brood, Box<Stopped>> {
+    let mut hatched = stamps.fork_bare(mother)?;
+    // What is asked of others now is answered while daughters are on their way to their first instruction.
+    let born = hatched.daughters.iter_mut().flatten();
+    let mut born: Vec<_> = born.map(|(cell, stamp)| (stamp.id, cell)).collect();
+    // Who is not kept is kept before she is written down, or that says why she cannot be.
+    keep(&mut born).ok();
     let heard = hatched.heard;
+    let entered = |mother: &mut Cell| {
+        let entered = mother.stats().ok()?.entered;
+        heard.filter(|heard| entered >= *heard)?;
+        Some(entered)
+    };
+    let early = entered(mother);
     let mut brood = Brood::hatched(hatched);
     // She runs before her daughters do, so this has happened.
-    let entered = mother.stats().ok().map(|stats| stats.entered);
+    let entered = early.or_else(|| entered(mother));
     brood.mother_pause_us = entered
         .zip(heard)
         .map(|(entered, heard)| entered.micros_since(heard));

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::carried::Carried;
 use super::end::Ended;
-use super::guest::Guest;
+use super::guest::{Guest, Kept};
 use super::intent::{Begun, Intention, close};
 use super::owner::{After, Tell};
 use super::usage::Begin;
@@ -136,7 +136,7 @@ impl Engine {
         };
         let intent = match self.begin(&caller, intention, idempotency).await? {
             Begun::Replayed(answer) => return Ok(answer),
-            Begun::New(intent) => intent,
+            Begun::New(intent) => intent.id,
         };
         let point = Born {
             id: identity::machine_id().map_err(|error| EngineError::failed(&error))?,
@@ -210,12 +210,17 @@ impl Engine {
         &self,
         guests: impl IntoIterator<Item = (MachineId, &'a mut Guest)>,
     ) -> Result<(), EngineError> {
+        let cells = guests.into_iter().map(|(id, guest)| (id, guest.cell_mut()));
+        self.keep_cells(&mut cells.collect::<Vec<_>>())
+    }
+
+    /// The same with cells; those that are kept already stay as they are.
+    pub(super) fn keep_cells(&self, cells: &mut Kept<'_>) -> Result<(), EngineError> {
         let Some(keeper) = self.inner.host.keeper() else {
             return Ok(());
         };
-        let cells = guests.into_iter().map(|(id, guest)| (id, guest.cell_mut()));
         keeper
-            .keep(&mut cells.collect::<Vec<_>>())
+            .keep(cells)
             .map_err(|error| EngineError::failed(&error))
     }
 

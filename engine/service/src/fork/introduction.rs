@@ -14,6 +14,7 @@ use brood_units::{Instant, MachineId};
 
 use super::IdentitySpec;
 use super::clock::{self, Reading, wall_clock_ns};
+use super::steps::{StepTimes, Watch};
 use super::unconfirmed::{Failure, Step, at};
 use crate::identity;
 use crate::machine::CALL_PATIENCE;
@@ -44,6 +45,7 @@ pub(super) struct Introduced {
     pub(super) answered: Instant,
     /// Her wall clock in the exchange that confirmed her.
     pub(super) clock: Reading,
+    pub(super) steps: StepTimes,
 }
 
 impl Introduction<'_> {
@@ -52,14 +54,19 @@ impl Introduction<'_> {
         &self,
         connect: impl FnOnce(Duration) -> anyhow::Result<Client>,
     ) -> Result<Introduced, Failure> {
+        let mut watch = Watch::begin();
         let mut spec = self.spec().map_err(at(Step::Identity))?;
+        watch.done(Step::Identity);
         let mut client = connect(self.left()).map_err(at(Step::Connect))?;
+        watch.done(Step::Connect);
         client.end_by(Some(self.deadline));
         spec.hook_timeout_ms = u32::try_from(HOOKS.min(self.left()).as_millis()).unwrap_or(0);
         spec.host_monotonic_ns = now().as_nanos();
         spec.wall_clock_ns = wall_clock_ns();
         let mut stamped = client.stamp(self.ticket, &spec).map_err(at(Step::Stamp))?;
         let stamp = stamped.report().clone();
+        let set = Reading::of_stamp(spec.wall_clock_ns, &stamp);
+        watch.done(Step::Stamp);
         let seen_frozen = match &self.identity.read_frozen {
             Some(path) => stamped
                 .client()
@@ -67,17 +74,22 @@ impl Introduction<'_> {
                 .map_err(at(Step::Look))?,
             None => Vec::new(),
         };
-        clock::set_right(stamped.client()).map_err(at(Step::Clock))?;
+        watch.done(Step::Look);
+        clock::set_right(stamped.client(), &set).map_err(at(Step::Clock))?;
+        watch.done(Step::Clock);
         let before = wall_clock_ns();
         let confirmed = stamped.confirm().map_err(at(Step::Confirm))?;
         let after = wall_clock_ns();
         let confirmed_at = now();
+        watch.done(Step::Confirm);
         let confirm = confirmed.report().clone();
         let mut agent = confirmed.thaw().map_err(at(Step::Thaw))?;
+        watch.done(Step::Thaw);
         agent
             .run(&ExecSpec::new(["true"]), CALL_PATIENCE, 1)
             .map_err(at(Step::Answer))?;
         let answered = now();
+        watch.done(Step::Answer);
         agent.end_by(None);
         Ok(Introduced {
             id: spec.machine_id,
@@ -92,6 +104,7 @@ impl Introduction<'_> {
             seen_frozen,
             confirmed: confirmed_at,
             answered,
+            steps: watch.times(),
         })
     }
 

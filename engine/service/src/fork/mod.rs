@@ -11,6 +11,7 @@
 mod clock;
 mod introduction;
 mod stamp;
+mod steps;
 mod unconfirmed;
 
 use std::time::Duration;
@@ -26,6 +27,7 @@ use crate::machine::Machine;
 
 pub use clock::wall_clock_ns;
 pub use stamp::{Daughter, IdentitySpec, Timing, Unstamped, patience, stamp_all};
+pub use steps::StepTimes;
 pub use unconfirmed::{Ending, Step, Unconfirmed};
 
 /// How long the workload may take to freeze before the fork is refused.

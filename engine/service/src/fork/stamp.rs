@@ -14,6 +14,7 @@ use brood_cell::protocol::Event;
 use brood_units::{Instant, MachineId};
 
 use super::introduction::{Introduced, Introduction};
+use super::steps::StepTimes;
 use super::unconfirmed::{Ending, Failure, Unconfirmed};
 use crate::machine::{Machine, connect};
 
@@ -96,6 +97,8 @@ pub struct Timing {
     pub clock_error_ns: i64,
     /// How long that exchange took, nanoseconds.
     pub clock_round_trip_ns: u64,
+    /// The steps of her introduction.
+    pub steps: StepTimes,
 }
 
 /// How long a daughter may take to confirm where `sisters` share the host.
@@ -154,6 +157,7 @@ impl Unstamped {
             confirmed,
             answered,
             clock,
+            steps,
         } = introduced;
         let timing = Timing {
             first_instruction: born.map_or(0.0, |at| at.micros_since(self.asked)),
@@ -161,6 +165,7 @@ impl Unstamped {
             first_answer: answered.micros_since(self.asked),
             clock_error_ns: clock.error(),
             clock_round_trip_ns: clock.round_trip(),
+            steps,
         };
         let machine = Machine {
             id,

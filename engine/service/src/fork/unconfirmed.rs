@@ -60,6 +60,34 @@ pub enum Step {
     Answer,
 }
 
+impl Step {
+    /// All of them, in order.
+    pub const ALL: [Self; 8] = [
+        Self::Identity,
+        Self::Connect,
+        Self::Stamp,
+        Self::Look,
+        Self::Clock,
+        Self::Confirm,
+        Self::Thaw,
+        Self::Answer,
+    ];
+
+    /// Its word, for who measures it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Connect => "connect",
+            Self::Stamp => "stamp",
+            Self::Look => "look",
+            Self::Clock => "clock",
+            Self::Confirm => "confirm",
+            Self::Thaw => "thaw",
+            Self::Answer => "answer",
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

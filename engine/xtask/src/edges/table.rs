@@ -45,7 +45,11 @@ pub(super) const CRATES: &[Rule] = &[
     rule("brood-crash-point", &[], KVM_AND_SERVERS),
     // What cells, the supervisor and the engine, separate processes, have in common.
     rule("brood-control", &[], KVM_AND_SERVERS),
-    rule("brood-agent-proto", &["brood-units"], KVM_AND_SERVERS),
+    rule(
+        "brood-agent-proto",
+        &["brood-units", "brood-crash-point"],
+        KVM_AND_SERVERS,
+    ),
     rule(
         "brood-agent",
         &["brood-units", "brood-agent-proto"],

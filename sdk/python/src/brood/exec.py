@@ -7,6 +7,7 @@ that the guest has overwritten meanwhile are counted in `lost` of the piece behi
 from __future__ import annotations
 
 import base64
+import uuid
 from dataclasses import dataclass
 from typing import Any, Iterator, Mapping, Sequence
 
@@ -89,11 +90,12 @@ def span(seconds: float) -> str:
 
 
 def run(transport: Transport, machine: str, asked: dict[str, Any], timeout: float | None, check: bool) -> Completed:
-    """Runs a program to its end. It is not repeated by itself: nobody could tell whether it ran."""
+    """Runs a program to its end. A request whose answer is lost is repeated with its key, and the program is started once."""
     answer = transport.json(
         "POST",
         path("machines", machine, "execs"),
         {**asked, "wait": True},
+        once=uuid.uuid4().hex,
         timeout=(USUAL_TIME if timeout is None else timeout) + ANSWER_TIME,
     )
     completed = Completed(

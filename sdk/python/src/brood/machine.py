@@ -127,7 +127,8 @@ class Machine(_Forkable):
     ) -> Exec:
         """Starts a program, which runs on whoever waits for it."""
         asked = {**spec(argv, env, cwd, user, timeout), "wait": False, "stdin": stdin}
-        return Exec(self._transport, ExecInfo.read(self._transport.json("POST", self._path("execs"), asked)))
+        started = self._transport.json("POST", self._path("execs"), asked, once=uuid.uuid4().hex)
+        return Exec(self._transport, ExecInfo.read(started))
 
     def stream(
         self,

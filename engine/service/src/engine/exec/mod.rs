@@ -14,6 +14,7 @@
 mod follow;
 mod input;
 mod look;
+mod once;
 mod start;
 mod talk;
 

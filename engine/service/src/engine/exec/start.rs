@@ -1,20 +1,24 @@
 //! Starting programs, and waiting for their ends.
 //!
 //! Invariant: a program that runs is written down before anybody is told of it; one that cannot be written down is ended.
-//! Its end is waited for by a task of its own, whoever has gone meanwhile, and written down.
+//! Its end is waited for by a task of its own, whoever has gone meanwhile, and written down. A request that is repeated with
+//! the caller's key starts one program: the key commits with the row, and an engine that died before that commit has left
+//! the key with the agent, where the next one finds what was begun ([`super::once`]).
 
 use std::collections::BTreeMap;
 
 use brood_agent_proto::client::AttachEvent;
-use brood_agent_proto::exec::{AttachSpec, ExecId, ExecSpec, ExecState, Follow, Removal};
+use brood_agent_proto::exec::{AttachSpec, ExecId, ExecKey, ExecSpec, ExecState, Follow, Removal};
 use brood_agent_proto::{Client, ClientError};
-use brood_store::{MachineRow, Write};
+use brood_store::MachineRow;
 use brood_units::MachineId;
 
 use super::follow::next;
+use super::once::{Begun, exec_key};
 use super::talk::{Talk, on_thread, refused};
-use super::{ExecRow, Stdin, Stream, TtySize, new_row, seen};
-use crate::engine::{Caller, Engine, EngineError, Scope, now, report};
+use super::{ExecRow, Stdin, Stream, TtySize, Which, new_row, seen};
+use crate::engine::once::Deed;
+use crate::engine::{Caller, Engine, EngineError, Idempotency, Scope, now};
 
 /// Programs that run in one machine at once: each has a conversation that waits for its end, and an agent has 128.
 const MOST_RUNNING: usize = 48;
@@ -93,7 +97,7 @@ pub struct Started {
 }
 
 impl Engine {
-    /// Starts a program in a machine with an agent.
+    /// Starts a program in a machine with an agent, or shows the one that the same request has started.
     ///
     /// # Errors
     /// There is no such machine, it has no agent or too many programs, or the program cannot be started.
@@ -102,31 +106,54 @@ impl Engine {
         caller: &Caller,
         id: MachineId,
         wanted: StartExec,
+        idempotency: Option<Idempotency>,
     ) -> Result<Started, EngineError> {
         caller.may(Scope::Write)?;
         if wanted.argv.first().is_none_or(String::is_empty) {
             let words = "argv is empty: name a program";
             return Err(EngineError::Invalid(words.to_owned()));
         }
-        let machine = self.living(caller, id)?;
-        let engine = self.clone();
+        let (engine, caller) = (self.clone(), caller.clone());
+        if let Some(Begun { exec }) = self.replay(&caller, idempotency.as_ref())? {
+            let which = Which { machine: id, exec };
+            let wait = wanted.wait;
+            return Self::see_through(
+                async move { engine.begun_before(&caller, which, wait).await },
+            )
+            .await;
+        }
+        let machine = self.living(&caller, id)?;
         // Who goes away leaves no program behind that nobody knows.
-        Self::see_through(async move { engine.start_and_wait(machine, wanted).await }).await
+        Self::see_through(async move {
+            let started = engine.start_and_wait(&caller, machine, wanted, idempotency);
+            started.await
+        })
+        .await
     }
 
     async fn start_and_wait(
         &self,
+        caller: &Caller,
         machine: MachineRow,
         wanted: StartExec,
+        idempotency: Option<Idempotency>,
     ) -> Result<Started, EngineError> {
         let wait = wanted.wait;
         let (argv, spec) = (wanted.argv.clone(), spec(wanted)?);
-        let agent = self.talk(&machine).await?;
-        let started = on_thread(move || begin(agent, &spec)).await?;
-        let (agent, exec) = started?;
         let born = &machine.born;
+        let key = idempotency
+            .as_ref()
+            .map(|own| exec_key(&born.tenant, born.id, own));
+        let agent = self.talk(&machine).await?;
+        let started = on_thread(move || begin(agent, key, &spec)).await?;
+        let (agent, exec) = started?;
         let row = new_row(born.id, &born.tenant, exec.0, &argv, now());
-        if let Err(error) = self.write_start(row.clone()).await {
+        let deed = Deed {
+            operation: "exec",
+            subject: *born.id.as_bytes(),
+            idempotency,
+        };
+        if let Err(error) = self.write_start(caller, deed, row.clone()).await {
             let ended = on_thread(move || {
                 let mut agent = agent;
                 agent.remove(exec, Removal::Kill)
@@ -166,20 +193,9 @@ impl Engine {
         })
     }
 
-    async fn write_start(&self, row: ExecRow) -> Result<(), EngineError> {
-        let write = move |write: &mut Write<'_>| -> Result<(), EngineError> {
-            write.put_exec(&row)?;
-            let data = serde_json::json!({ "exec": row.exec });
-            report(write, &row.tenant, "exec.started", row.machine, &data)
-        };
-        self.store().write(write).await?;
-        self.metrics().exec("started");
-        Ok(())
-    }
-
     /// Waits for a program's end, and writes it down. If the conversation is lost before, the end is found by whoever
     /// looks.
-    async fn await_end(
+    pub(super) async fn await_end(
         &self,
         agent: Client,
         row: ExecRow,
@@ -220,9 +236,18 @@ fn spec(wanted: StartExec) -> Result<ExecSpec, EngineError> {
     Ok(spec)
 }
 
-/// Makes room for a program and starts it.
-fn begin(mut agent: Client, spec: &ExecSpec) -> Result<(Client, ExecId), EngineError> {
+/// Makes room for a program and starts it, unless it was begun under its key by an engine that died then.
+fn begin(
+    mut agent: Client,
+    key: Option<ExecKey>,
+    spec: &ExecSpec,
+) -> Result<(Client, ExecId), EngineError> {
     let refuse = |error: ClientError| refused(&error);
+    if let Some(key) = key
+        && let Some(exec) = agent.exec_begun(key).map_err(refuse)?
+    {
+        return Ok((agent, exec));
+    }
     let all = agent.exec_list().map_err(refuse)?;
     let (running, ended): (Vec<_>, Vec<_>) = all
         .iter()
@@ -237,6 +262,10 @@ fn begin(mut agent: Client, spec: &ExecSpec) -> Result<(Client, ExecId), EngineE
         let removed = agent.remove(status.exec, Removal::EndedOnly);
         removed.map_err(refuse)?;
     }
-    let exec = agent.exec(spec).map_err(refuse)?;
+    let exec = match key {
+        Some(key) => agent.exec_once(key, spec),
+        None => agent.exec(spec),
+    };
+    let exec = exec.map_err(refuse)?;
     Ok((agent, exec))
 }

@@ -250,13 +250,18 @@ fn a_clock_that_was_set_late_is_set_again_until_it_is_right() {
 #[test]
 fn a_clock_whose_readings_are_vague_is_read_again_before_it_is_moved() {
     let (tell, told) = channel();
-    let met = meet(PATIENCE, move |request, _| {
-        if let Request::Clock { .. } = request {
-            // A slow way there and back: what one such exchange tells is within 1.5 ms, which is not enough.
-            thread::sleep(Duration::from_millis(3));
-        }
+    let met = meet(PATIENCE, move |request, honest| {
         let kind = match request {
-            Request::Clock { .. } => "read",
+            // It is not what the stamp tells.
+            Request::Stamp { .. } => {
+                honest.ahead = 100_000_000;
+                return None;
+            }
+            Request::Clock { .. } => {
+                // A slow way there: what one such exchange tells is within 6 ms, which is not enough.
+                thread::sleep(Duration::from_millis(12));
+                "read"
+            }
             Request::ClockStep { .. } => "moved",
             _ => return None,
         };
@@ -269,11 +274,11 @@ fn a_clock_whose_readings_are_vague_is_read_again_before_it_is_moved() {
 }
 
 #[test]
-fn a_clock_that_is_nearly_two_milliseconds_off_is_moved() {
+fn a_clock_that_a_hook_of_the_stamp_has_set_is_moved() {
     let (tell, told) = channel();
     let met = meet(PATIENCE, move |request, honest| {
         match request {
-            Request::Stamp { .. } => honest.ahead = 1_900_000,
+            Request::Stamp { .. } => honest.ahead = 60_000_000,
             Request::ClockStep { by_ns } => tell.send(*by_ns).expect("the test listens"),
             _ => {}
         }
