@@ -345,7 +345,7 @@ impl Job {
         error: EngineError,
     ) -> (Result<ForkAnswer, EngineError>, Vec<(Living, Guest)>) {
         self.engine.give_back(held);
-        let (tenant, intent) = (self.caller.tenant().to_owned(), self.intent);
+        let (tenant, intent) = (self.caller.tenant().to_owned(), self.intent.id);
         let subject = self.source.id();
         let write = move |write: &mut Write<'_>| {
             let about = About {
