@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use brood_api::Code;
 use brood_api::fork::ForkSpec;
 use brood_api::machine::{EndQuery, State};
-use brood_api::usage::{CreditSpec, UsageQuery, UsageRecord, UsageRows};
+use brood_api::usage::{Credit, CreditSpec, UsageQuery, UsageRecord, UsageRows};
 use brood_cell::protocol::Motion;
 use brood_cell::{Cell, Ends, Handle, LayerSource};
 use brood_client::{ApiKey, Client, ClientError};
@@ -98,6 +98,35 @@ fn is_full<T>(what: &str, answer: Result<T, ClientError>) {
     assert!(problem.remediation.contains("free space"), "{problem:?}");
 }
 
+/// Posts a credit, always the same one.
+fn post(client: &Client) -> Result<Credit, ClientError> {
+    let credit = CreditSpec {
+        currency: "EUR".to_owned(),
+        amount: "1".to_owned(),
+        note: String::new(),
+    };
+    client.post_credit("default", "k", &credit)
+}
+
+/// Whatever has to be written down is refused, and who only looks is answered.
+fn asks_in_vain(client: &Client, mother: MachineId, daughter: MachineId) {
+    is_full("fork", fork(client, mother, 1));
+    is_full("pause", client.pause_machine(mother));
+    is_full("credit", post(client));
+    is_full("rate", client.rate_usage());
+    is_full("end", end(client, daughter));
+    let seen = client.show_machine(mother).expect("she is there");
+    assert_eq!(
+        seen.state,
+        State::Running,
+        "what was refused has not happened"
+    );
+    assert_eq!(client.check_usage().expect("looked").breaks, [""; 0]);
+    client
+        .show_usage(&UsageQuery::default())
+        .expect("summed up");
+}
+
 /// What a machine's cell does, asked as the next engine does.
 fn motions(state: &Path) -> Vec<Motion> {
     let program = SupervisorProgram {
@@ -125,8 +154,8 @@ fn motions(state: &Path) -> Vec<Motion> {
     motions
 }
 
-/// Windows of a life without a gap, from her birth to her end, of which the kernel's count is known.
-fn is_whole(machine: MachineId, records: &[UsageRecord]) {
+/// She has one end, and of none of her windows the count is a guess.
+fn has_ended_once(machine: MachineId, records: &[UsageRecord]) {
     let hers: Vec<_> = records
         .iter()
         .filter(|record| record.machine == machine)
@@ -175,25 +204,7 @@ fn a_full_disk_is_told_to_whoever_asks_and_with_room_again_everything_goes_on_an
     };
 
     small.fill();
-    is_full("fork", fork(&first, mother, 1));
-    is_full("pause", first.pause_machine(mother));
-    let credit = CreditSpec {
-        currency: "EUR".to_owned(),
-        amount: "1".to_owned(),
-        note: String::new(),
-    };
-    is_full("credit", first.post_credit("default", "k", &credit));
-    is_full("rate", first.rate_usage());
-    is_full("end", end(&first, daughters[0]));
-    // Whoever only looks is answered.
-    let seen = first.show_machine(mother).expect("she is there");
-    assert_eq!(
-        seen.state,
-        State::Running,
-        "what was refused has not happened"
-    );
-    assert_eq!(first.check_usage().expect("looked").breaks, [""; 0]);
-    first.show_usage(&UsageQuery::default()).expect("summed up");
+    asks_in_vain(&first, mother, daughters[0]);
     // The one who is left is killed meanwhile: the other's end was refused, and yet she has ended.
     let cells = |pid| children_of(pid);
     let mother_pid = cells(supervisor)
@@ -209,7 +220,7 @@ fn a_full_disk_is_told_to_whoever_asks_and_with_room_again_everything_goes_on_an
     });
     let born = fork(&first, mother, 1).expect("there is room again");
     end(&first, born[0]).expect("she ends");
-    let posted = first.post_credit("default", "k", &credit).expect("posted");
+    let posted = post(&first).expect("posted");
     assert_eq!(posted.amount, "1", "the first time, as nothing was kept");
     // An engine that comes now finds every machine doing what is written down.
     server.kill();
@@ -225,7 +236,7 @@ fn a_full_disk_is_told_to_whoever_asks_and_with_room_again_everything_goes_on_an
     assert_eq!(check.breaks, [""; 0]);
     let records: Vec<UsageRecord> = read(&second, UsageRows::Records);
     for machine in daughters.iter().chain(&born).chain([&mother]) {
-        is_whole(*machine, &records);
+        has_ended_once(*machine, &records);
     }
     let summary = second.show_usage(&UsageQuery::default()).expect("looked");
     assert_eq!(

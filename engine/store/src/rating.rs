@@ -157,6 +157,8 @@ fn dimension_of(index: i64) -> Result<Dimension, StoreError> {
     })
 }
 
+const BATCHES: &str = "SELECT batches.*, coalesce(revisions.words, '') AS revision
+    FROM batches LEFT JOIN revisions ON number = rated_by";
 const LINES: &str = "SELECT lines.*, skus.name, skus.currency, skus.unit, skus.per FROM lines JOIN skus USING (sku)";
 
 impl Read<'_> {
@@ -176,8 +178,8 @@ impl Read<'_> {
     /// The database cannot be read.
     pub fn open_batches(&self, state: BatchState, limit: u32) -> Result<Vec<BatchRow>, StoreError> {
         let sql =
-            "SELECT * FROM batches WHERE state = ?1 AND state <> 'done' ORDER BY sequence LIMIT ?2";
-        self.all(sql, (state.as_str(), limit), batch)
+            format!("{BATCHES} WHERE state = ?1 AND state <> 'done' ORDER BY sequence LIMIT ?2");
+        self.all(&sql, (state.as_str(), limit), batch)
     }
 
     /// A batch.
@@ -185,11 +187,8 @@ impl Read<'_> {
     /// # Errors
     /// The database cannot be read.
     pub fn batch(&self, sequence: i64) -> Result<Option<BatchRow>, StoreError> {
-        let found = self.all(
-            "SELECT * FROM batches WHERE sequence = ?1",
-            [sequence],
-            batch,
-        )?;
+        let sql = format!("{BATCHES} WHERE sequence = ?1");
+        let found = self.all(&sql, [sequence], batch)?;
         Ok(found.into_iter().next())
     }
 
@@ -206,13 +205,16 @@ impl Read<'_> {
     ) -> Result<Vec<BatchRow>, StoreError> {
         match tenant {
             Some(tenant) => {
-                let sql = "SELECT * FROM batches
-                     WHERE tenant = ?1 AND period_ms = ?2 AND sequence > ?3 ORDER BY sequence LIMIT ?4";
-                self.all(sql, (tenant, period_ms, after, limit), batch)
+                let sql = format!(
+                    "{BATCHES} WHERE tenant = ?1 AND period_ms = ?2 AND sequence > ?3 ORDER BY sequence LIMIT ?4"
+                );
+                self.all(&sql, (tenant, period_ms, after, limit), batch)
             }
             None => {
-                let sql = "SELECT * FROM batches WHERE period_ms = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3";
-                self.all(sql, (period_ms, after, limit), batch)
+                let sql = format!(
+                    "{BATCHES} WHERE period_ms = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3"
+                );
+                self.all(&sql, (period_ms, after, limit), batch)
             }
         }
     }
@@ -223,10 +225,12 @@ impl Read<'_> {
     /// The database cannot be read.
     pub fn batches_with(&self, tenant: &str, seq: i64) -> Result<Vec<BatchRow>, StoreError> {
         // Stretches do not overlap, so the first that ends at or behind the record has it or nobody has.
-        let sql = "SELECT * FROM batches WHERE origin IS NULL AND tenant = ?1 AND from_seq < ?2
+        let sql = format!(
+            "{BATCHES} WHERE origin IS NULL AND tenant = ?1 AND from_seq < ?2
                  AND to_seq = (SELECT min(to_seq) FROM batches WHERE to_seq >= ?2)
-             ORDER BY sequence";
-        self.all(sql, (tenant, seq), batch)
+             ORDER BY sequence"
+        );
+        self.all(&sql, (tenant, seq), batch)
     }
 
     /// Up to which record all have ended by an instant and are rated, with whatever they are corrected by.
@@ -319,8 +323,8 @@ impl Write<'_> {
     /// The database cannot be written.
     pub fn add_batch(&mut self, batch: &NewBatch, now: Timestamp) -> Result<i64, StoreError> {
         let sql = "INSERT INTO batches (sequence, tenant, period_ms, from_seq, to_seq, origin, state, attempts, due_ms,
-                trouble, revision, balances)
-             VALUES ((SELECT coalesce(max(sequence), 0) + 1 FROM batches), ?1, ?2, ?3, ?4, ?5, 'held', 0, ?6, '', '', '{}')";
+                trouble, balances)
+             VALUES ((SELECT coalesce(max(sequence), 0) + 1 FROM batches), ?1, ?2, ?3, ?4, ?5, 'held', 0, ?6, '', '{}')";
         self.execute(
             sql,
             (

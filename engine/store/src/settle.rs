@@ -103,14 +103,12 @@ impl Write<'_> {
                 (tenant, left, action, message, row.sequence, now.as_millis()),
             )?;
         }
-        let done = "UPDATE batches SET state = 'done', trouble = '', revision = ?2, balances = ?3, done_ms = ?4,
+        let done = "UPDATE batches SET state = 'done', trouble = '', rated_by = ?2, balances = ?3, done_ms = ?4,
                 place = (SELECT coalesce(max(place), 0) + 1 FROM batches WHERE place IS NOT NULL)
              WHERE sequence = ?1";
+        let rated_by = self.revision(&settled.revision)?;
         let balances = to_json(&settled.balances)?;
-        self.execute(
-            done,
-            (row.sequence, &settled.revision, balances, now.as_millis()),
-        )?;
+        self.execute(done, (row.sequence, rated_by, balances, now.as_millis()))?;
         Ok(true)
     }
 
@@ -188,6 +186,19 @@ impl Write<'_> {
             ],
         )?;
         Ok(sku)
+    }
+
+    fn revision(&mut self, words: &str) -> Result<i64, StoreError> {
+        let sql = "SELECT number FROM revisions WHERE words = ?1";
+        let found = {
+            let mut statement = self.connection.prepare_cached(sql)?;
+            statement.query_row([words], |row| row.get(0)).optional()?
+        };
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        self.execute("INSERT INTO revisions (words) VALUES (?1)", [words])?;
+        Ok(self.connection.last_insert_rowid())
     }
 
     fn sku(&mut self, sku: &brood_meter::Sku) -> Result<i64, StoreError> {

@@ -358,6 +358,7 @@ fn what_a_batch_comes_to_is_kept_once_and_a_correction_takes_the_last_lines_back
         let correction = Settled {
             reversed: vec![VCPU],
             replaced: BTreeMap::from([(Dimension::VcpuNs, 10)]),
+            revision: format!("r{sequence}"),
             ..settled(sequence, vec![line(Some(VCPU), "EUR", anew, anew * 10)])
         };
         assert!(settle(&store, correction).expect("settled"));
@@ -368,6 +369,11 @@ fn what_a_batch_comes_to_is_kept_once_and_a_correction_takes_the_last_lines_back
         assert!(rated.iter().all(|line| line.rated == 1));
     }
     assert_eq!(spent(&store, "credit"), -7);
+    let revisions = [1, 2, 3].map(|sequence| {
+        let row = looked(&store, |read| read.batch(sequence)).expect("it is there");
+        row.revision
+    });
+    assert_eq!(revisions, ["r", "r2", "r3"]);
 }
 
 #[test]

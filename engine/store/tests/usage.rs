@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use brood_meter::{Break, Cause, Chain, Last, Motion, Reading, Subject};
-use brood_store::{Store, StoreError, StoreOptions, UsageRow};
+use brood_meter::{Break, Cause, Chain, Last, Motion, Reading, Record, Subject};
+use brood_store::{Correction, Store, StoreError, StoreOptions, UsageRow};
 use brood_units::{Instant, MachineId, Timestamp};
 
 const BORN_MS: i64 = 1_795_745_045_678;
@@ -230,4 +230,107 @@ fn after_her_end_nothing_is_counted_of_a_machine_whoever_comes_late() {
     assert_eq!(count(&store, 1, 62, Cause::End).expect("looked"), None);
     assert_eq!(count(&store, 9, 62, Cause::Tick).expect("nobody"), None);
     assert_eq!(all(&store).len(), 1);
+}
+
+#[test]
+fn whatever_a_record_says_comes_back_and_is_what_the_chain_has_hashed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path(), None);
+    begin(&store, 1);
+    let id = MachineId::from_bytes([1; 16]);
+    let mut known = vec![(true, true), (true, false), (false, true), (false, false)];
+    known.extend([(true, true), (true, false)]);
+    let causes = [
+        Cause::Tick,
+        Cause::Fork,
+        Cause::Pause,
+        Cause::Tick,
+        Cause::Resume,
+        Cause::End,
+    ];
+    for ((cause, (cpu, memory)), minute) in causes.into_iter().zip(&known).zip(1..) {
+        let whole = reading(minute * 60);
+        let reading = Reading {
+            cpu_ns: whole.cpu_ns.filter(|_| *cpu),
+            private_kib: whole.private_kib.filter(|_| *memory),
+            ..whole
+        };
+        let counted = store.write(move |write| write.count(id, &reading, cause));
+        counted.wait().expect("counted").expect("it is later");
+    }
+    let rows = all(&store);
+    let said: Vec<_> = rows
+        .iter()
+        .map(|row| (row.record.cause, row.record.motion))
+        .collect();
+    let running = [Cause::Tick, Cause::Fork, Cause::Pause].map(|cause| (cause, Motion::Running));
+    let paused = [Cause::Tick, Cause::Resume].map(|cause| (cause, Motion::Paused));
+    let last = [(Cause::End, Motion::Running)];
+    assert_eq!(said, [running.as_slice(), &paused, &last].concat());
+    let doubts: Vec<_> = rows
+        .iter()
+        .map(|row| (!row.record.doubt.cpu, !row.record.doubt.memory))
+        .collect();
+    assert_eq!(doubts, known);
+    assert_eq!(breaks(&store), []);
+}
+
+#[test]
+fn a_correction_is_the_record_with_what_is_put_right_and_no_correction_is_corrected() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path(), None);
+    begin(&store, 1);
+    for minute in 1..=2 {
+        count(&store, 1, minute * 60, Cause::Tick).expect("counted");
+    }
+    let correct = |seq, correction| {
+        let corrected = store.write(move |write| write.correct(seq, correction));
+        corrected.wait()
+    };
+    let longer = Correction {
+        span_us: Some(90_000_000),
+        ..Correction::default()
+    };
+    assert_eq!(correct(1, longer).expect("corrected"), 3);
+    let others = Correction {
+        span_us: None,
+        cpu_ns: Some(5),
+        private_kib: Some(u64::MAX),
+    };
+    assert_eq!(correct(1, others).expect("corrected"), 4);
+    assert_eq!(correct(2, longer).expect("corrected"), 5);
+    let rows = all(&store);
+    let [first, second, third, fourth, fifth] = [0, 1, 2, 3, 4].map(|at: usize| rows[at].record);
+    assert_eq!(
+        third,
+        Record {
+            cause: Cause::Correction,
+            span_us: 90_000_000,
+            age_us: 90_000_000,
+            corrects: Some(1),
+            ..first
+        },
+        "her first window, as before"
+    );
+    // What is put right twice is put right as it stands; a number is held to what is kept.
+    assert_eq!(
+        fourth,
+        Record {
+            cpu_ns: 5,
+            private_kib: i64::MAX.cast_unsigned(),
+            ..third
+        }
+    );
+    let begun = second.age_us - second.span_us;
+    assert_eq!(
+        (fifth.age_us, fifth.is_first()),
+        (begun + 90_000_000, false)
+    );
+    let words = |seq| {
+        let refused = correct(seq, longer).expect_err("it cannot be");
+        refused.to_string()
+    };
+    assert!(words(3).contains("correct record 1"), "{}", words(3));
+    assert!(words(99).contains("no usage record 99"), "{}", words(99));
+    assert_eq!(breaks(&store), []);
 }

@@ -98,8 +98,11 @@ fn two_networks_agree_part_by_part_and_the_lower_rate_holds() {
 
 #[test]
 fn two_networks_of_which_one_part_differs_fail_the_fork_and_say_which() {
-    let network = |part: &str, value: &str| {
-        let mut network = Network::default();
+    let network = |part: &str, value: &str, rate_kbps| {
+        let mut network = Network {
+            rate_kbps,
+            ..Network::default()
+        };
         match part {
             "Profile" => network.profile = Some(value.to_owned()),
             "Hostname" => network.hostname = Some(value.to_owned()),
@@ -112,15 +115,18 @@ fn two_networks_of_which_one_part_differs_fail_the_fork_and_say_which() {
         ..Default::default()
     };
     for part in ["Profile", "Hostname", "Egress"] {
-        let plans = |binding, value| {
-            let outcome = Outcome::Plan(shared(&[network(part, value)]));
+        let plans = |binding, value, rate| {
+            let outcome = Outcome::Plan(shared(&[network(part, value, rate)]));
             let checked = check::<Mutation>(&brief(), &permits, outcome);
             said::<Mutation>(binding, Heard::Enforced(checked.expect("it is permitted")))
         };
-        let error = combine(&brief(), &[plans("a", "x"), plans("b", "yy")]).expect_err("differ");
+        let first = plans("a", "x", None);
+        let error = combine(&brief(), &[first.clone(), plans("b", "yy", None)]);
         let words = format!("a and b disagree about {part} of daughters 0 to 4");
-        assert_eq!(error.to_string(), words);
-        assert!(combine(&brief(), &[plans("a", "x"), plans("b", "x")]).is_ok());
+        assert_eq!(error.expect_err("they differ").to_string(), words);
+        let agreed = combine(&brief(), &[first, plans("b", "x", Some(5))]);
+        let network = hers(&agreed.expect("one of them says more")).network;
+        assert_eq!(network.rate_kbps, Some(5), "{part}");
     }
 }
 

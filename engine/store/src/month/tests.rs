@@ -193,7 +193,7 @@ fn settled(
         },
         reversed: Vec::new(),
         replaced: BTreeMap::new(),
-        revision: String::new(),
+        revision: "r".to_owned(),
         balances: BTreeMap::new(),
     };
     write.settle(&settled, at)
@@ -358,14 +358,17 @@ fn a_database_of_before_gets_the_sums_of_what_is_in_it() {
     // The same rows in the tables of before.
     new.execute("ATTACH ?1 AS old", [path.to_str().expect("text")])
         .expect("attached");
-    for (table, more) in [
-        ("meters", ""),
-        ("usage", ", 0"),
-        ("batches", ""),
-        ("skus", ""),
-        ("lines", ""),
+    for (table, columns) in [
+        ("meters", "*"),
+        ("usage", "*, 0"),
+        (
+            "batches",
+            "sequence, tenant, period_ms, from_seq, to_seq, origin, state, attempts, due_ms, trouble, 'r', balances, done_ms, place",
+        ),
+        ("skus", "*"),
+        ("lines", "*"),
     ] {
-        let copy = format!("INSERT INTO old.{table} SELECT *{more} FROM main.{table}");
+        let copy = format!("INSERT INTO old.{table} SELECT {columns} FROM main.{table}");
         new.execute_batch(&copy).expect("copied");
     }
     new.execute_batch("UPDATE old.rating SET sealed = 3; DETACH old")
@@ -376,6 +379,9 @@ fn a_database_of_before_gets_the_sums_of_what_is_in_it() {
     assert_eq!(kept(&old, &around()), of_records(&old));
     assert_eq!(charged(&old, None), charged(&new, None));
     assert_eq!(charged(&old, None).len(), 2);
+    let [was, is] = [&new, &old].map(|read| read.batch(1).expect("read"));
+    assert_eq!(is, was);
+    assert_eq!(is.expect("it is there").revision, "r");
     let sealed = |period| old.sealed_in(Some("acme"), period).expect("read");
     // Two before the end of November, and one over it.
     assert_eq!((sealed(november()), sealed(november().next())), (3, 1));

@@ -37,3 +37,13 @@ INSERT INTO charges
 DROP INDEX usage_over;
 DROP INDEX usage_by_end;
 ALTER TABLE usage DROP COLUMN is_over;
+
+-- Which component and settings have rated: long words, of which there are few, and many batches.
+CREATE TABLE revisions (
+    number INTEGER PRIMARY KEY,
+    words  TEXT NOT NULL UNIQUE
+) STRICT;
+INSERT INTO revisions (words) SELECT DISTINCT revision FROM batches WHERE revision <> '';
+ALTER TABLE batches ADD COLUMN rated_by INTEGER REFERENCES revisions (number);
+UPDATE batches SET rated_by = (SELECT number FROM revisions WHERE words = revision);
+ALTER TABLE batches DROP COLUMN revision;
