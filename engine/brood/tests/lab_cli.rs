@@ -105,14 +105,15 @@ fn copied(serve: &Serve) {
     assert_eq!(fs::read(here.join("back")).expect("it came"), bytes());
     assert_eq!(mode(&here.join("back")), 0o640);
     // Into a directory it keeps its name; `-` is what is piped.
-    serve.good(&["cp", &path("file"), &at("/root")]);
-    let piped = serve.program(&["cp", &at("/root/file"), "-"]).output();
+    serve.good(&["exec", "mother", "--", "mkdir", "/tmp/in"]);
+    serve.good(&["cp", &path("file"), &at("/tmp/in")]);
+    let piped = serve.program(&["cp", &at("/tmp/in/file"), "-"]).output();
     assert_eq!(piped.expect("it runs").stdout, bytes());
     let from = fs::File::open(here.join("file")).expect("it opens");
     let mut typed = serve.program(&["cp", "-", &at("/tmp/typed")]);
     let typed = typed.stdin(Stdio::from(from)).status();
     assert!(typed.is_ok_and(|status| status.success()));
-    let same = "busybox cmp /tmp/typed /root/file && echo same";
+    let same = "busybox cmp /tmp/typed /tmp/in/file && echo same";
     assert_eq!(
         serve.text(&["exec", "mother", "--", "sh", "-c", same]),
         "same\n"

@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -35,6 +35,7 @@ impl Sitting {
         let master = openpt(flags).expect("a terminal");
         unlockpt(&master).expect("it opens");
         let slave = ioctl_tiocgptpeer(&master, flags).expect("its other side");
+        resize(&master, size);
         let asked = serve.program(&[&["shell", "mother"], arguments].concat());
         // It gets the terminal as its own, so that it hears of another size.
         let mut command = Command::new("setsid");
@@ -51,24 +52,12 @@ impl Sitting {
         let end = || Stdio::from(slave.try_clone().expect("a descriptor"));
         command.env("TERM", "dumb");
         command.stdin(end()).stdout(end()).stderr(end());
-        let sitting = Self {
+        Self {
             master: master.into(),
             child: command.spawn().expect("it starts"),
             slave,
             shown: String::new(),
-        };
-        sitting.resize(size);
-        sitting
-    }
-
-    fn resize(&self, (cols, rows): (u16, u16)) {
-        let size = Winsize {
-            ws_col: cols,
-            ws_row: rows,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        tcsetwinsize(&self.master, size).expect("it is resized");
+        }
     }
 
     fn types(&mut self, line: &str) {
@@ -107,6 +96,16 @@ impl Sitting {
     }
 }
 
+fn resize(master: impl AsFd, (cols, rows): (u16, u16)) {
+    let size = Winsize {
+        ws_col: cols,
+        ws_row: rows,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(master, size).expect("it is resized");
+}
+
 impl Drop for Sitting {
     fn drop(&mut self) {
         // After a test that failed.
@@ -130,7 +129,7 @@ fn lab_shell_is_a_terminal_that_is_resized_left_and_come_back_to_and_ends_as_its
     assert!(!here.is_usual(), "keys go to the guest as they are");
     here.types("busybox stty size\n");
     here.shows("31 101");
-    here.resize((77, 22));
+    resize(&here.master, (77, 22));
     here.types("until [ \"$(busybox stty size)\" = '22 77' ]; do :; done; echo now $((20+2))\n");
     here.shows("now 22");
     // An interrupt is for the program in the guest.

@@ -61,17 +61,22 @@ impl Engine {
         Ok(())
     }
 
-    /// A program that the same request has begun before: as it is now, or with its output and end if somebody waits.
-    pub(super) async fn begun_before(
+    /// A program that the same request has begun before, as it is now.
+    pub(super) async fn shown_again(
         &self,
         caller: &Caller,
         which: Which,
-        wait: bool,
     ) -> Result<Started, EngineError> {
-        if !wait {
-            let exec = self.exec(caller, which).await?;
-            return Ok(Started { exec, ran: None });
-        }
+        let exec = self.exec(caller, which).await?;
+        Ok(Started { exec, ran: None })
+    }
+
+    /// The same for somebody who waits: with its output, once it has ended.
+    pub(super) async fn awaited_again(
+        &self,
+        caller: &Caller,
+        which: Which,
+    ) -> Result<Started, EngineError> {
         let (agent, _) = self.program(caller, which).await?;
         let Which { machine, exec } = which;
         let row = self

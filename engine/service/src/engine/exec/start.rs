@@ -116,10 +116,12 @@ impl Engine {
         let (engine, caller) = (self.clone(), caller.clone());
         if let Some(Begun { exec }) = self.replay(&caller, idempotency.as_ref())? {
             let which = Which { machine: id, exec };
-            let wait = wanted.wait;
-            return Self::see_through(
-                async move { engine.begun_before(&caller, which, wait).await },
-            )
+            return Self::see_through(async move {
+                match wanted.wait {
+                    true => engine.awaited_again(&caller, which).await,
+                    false => engine.shown_again(&caller, which).await,
+                }
+            })
             .await;
         }
         let machine = self.living(&caller, id)?;
