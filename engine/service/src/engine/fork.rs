@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::carried::Carried;
 use super::guest::{Brood, Brought, Guest, Kept};
-use super::intent::{About, Begun, Intent, Intention, close, hold_rows, record};
+use super::intent::{About, Begun, Intention, close, hold_rows, record};
 use super::life::Living;
 use super::metric::{Laps, Step};
 use super::owner::{After, Tell};
@@ -55,7 +55,7 @@ struct Job {
     engine: Engine,
     caller: Caller,
     source: Source,
-    intent: Intent,
+    intent: IntentId,
     fork: ForkMachine,
     decided_us: f64,
     begun: Stopwatch,
@@ -155,11 +155,7 @@ impl Engine {
             holds,
             units,
         };
-        let begun = match idempotency {
-            None => self.begin_at_once(&caller, intention),
-            Some(own) => self.begin(&caller, intention, Some(own)).await,
-        };
-        let intent = match begun {
+        let intent = match self.begin(&caller, intention, idempotency).await {
             Ok(Begun::New(intent)) => intent,
             other => {
                 self.give_back(stamps.give_up());
@@ -169,7 +165,6 @@ impl Engine {
                 };
             }
         };
-        let id = intent.id;
         laps.done(Step::Intent);
         let job = Job {
             engine: self.clone(),
@@ -186,7 +181,7 @@ impl Engine {
         match done {
             Ok(answer) => Ok(answer),
             Err(error) => {
-                self.give_up(id, error.to_string()).await?;
+                self.give_up(intent, error.to_string()).await?;
                 Err(error)
             }
         }
@@ -285,7 +280,7 @@ impl Job {
             guests.push(one.guest);
         }
         let answer = ForkAnswer {
-            intent: self.intent.id,
+            intent: self.intent,
             daughters,
             missing,
             warnings: brood.warnings,
@@ -294,11 +289,7 @@ impl Job {
             forked_us: micros(self.begun),
         };
         let living: Vec<Living> = rows.iter().map(Living::of).collect();
-        let (intent, tenant, kept) = (
-            self.intent.id,
-            self.caller.tenant().to_owned(),
-            answer.clone(),
-        );
+        let (intent, tenant, kept) = (self.intent, self.caller.tenant().to_owned(), answer.clone());
         let (decisions, subject) = (brood.decisions, self.source.id());
         let births: Vec<_> = rows.iter().map(reading::birth).collect();
         let write = move |write: &mut Write<'_>| {
@@ -318,9 +309,7 @@ impl Job {
             close(write, intent, &kept)
         };
         // This thread may stand still, and whom it holds is handed out only after the commit.
-        let noted = self.intent.wait();
-        let written = noted.and_then(|()| self.engine.store().write(write).wait());
-        if let Err(error) = written {
+        if let Err(error) = self.engine.store().write(write).wait() {
             self.engine.give_back(brood.held.take());
             return (Err(self.named(error)), Vec::new());
         }
@@ -345,7 +334,7 @@ impl Job {
         error: EngineError,
     ) -> (Result<ForkAnswer, EngineError>, Vec<(Living, Guest)>) {
         self.engine.give_back(held);
-        let (tenant, intent) = (self.caller.tenant().to_owned(), self.intent.id);
+        let (tenant, intent) = (self.caller.tenant().to_owned(), self.intent);
         let subject = self.source.id();
         let write = move |write: &mut Write<'_>| {
             let about = About {
@@ -399,7 +388,7 @@ impl Job {
                 disk_mib: stamp.shape.disk_mib,
             },
             labels: stamp.labels.clone(),
-            intent: self.intent.id,
+            intent: self.intent,
             created,
             expires,
             granted: expires,

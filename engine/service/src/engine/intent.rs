@@ -2,7 +2,7 @@
 //!
 //! Invariant: the caller's key commits with the intent, and the answer with what came of it.
 
-use brood_store::{Claim, DecisionRow, HoldRow, IdempotencyRow, IntentRow, Pending, Write};
+use brood_store::{Claim, DecisionRow, HoldRow, IdempotencyRow, IntentRow, Write};
 use brood_units::{IntentId, MachineId, Timestamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -39,27 +39,9 @@ pub(super) struct Intention {
 /// How a request begins.
 pub(super) enum Begun<T> {
     /// It is new: here is its intent.
-    New(Intent),
+    New(IntentId),
     /// It was answered before.
     Replayed(T),
-}
-
-type Written = Pending<Option<Claim>, EngineError>;
-
-/// An intent that is written down, or being so.
-pub(super) struct Intent {
-    pub(super) id: IntentId,
-    written: Option<Written>,
-}
-
-impl Intent {
-    /// Until it is written down. For a thread that may stand still.
-    pub(super) fn wait(&mut self) -> Result<(), EngineError> {
-        match self.written.take() {
-            Some(written) => written.wait().map(drop),
-            None => Ok(()),
-        }
-    }
 }
 
 impl Engine {
@@ -87,33 +69,8 @@ impl Engine {
         intention: Intention,
         idempotency: Option<Idempotency>,
     ) -> Result<Begun<T>, EngineError> {
-        let claimed = idempotency.map(|idempotency| row(caller, &idempotency));
-        let (id, written) = self.note_intent(caller, intention, claimed)?;
-        match written.await? {
-            None => Ok(Begun::New(Intent { id, written: None })),
-            Some(claim) => known(claim).map(Begun::Replayed),
-        }
-    }
-
-    /// The same for a request without a key, of which nothing can be known: work begins while its intent is being written
-    /// down, and what comes of it is written down only behind that ([`Intent::wait`]).
-    pub(super) fn begin_at_once<T>(
-        &self,
-        caller: &Caller,
-        intention: Intention,
-    ) -> Result<Begun<T>, EngineError> {
-        let (id, written) = self.note_intent(caller, intention, None)?;
-        let written = Some(written);
-        Ok(Begun::New(Intent { id, written }))
-    }
-
-    fn note_intent(
-        &self,
-        caller: &Caller,
-        intention: Intention,
-        claimed: Option<IdempotencyRow>,
-    ) -> Result<(IntentId, Written), EngineError> {
         let id = intent_id()?;
+        let claimed = idempotency.map(|idempotency| row(caller, &idempotency));
         let intent = IntentRow {
             id,
             tenant: caller.tenant().to_owned(),
@@ -126,8 +83,14 @@ impl Engine {
             closed: None,
             outcome: None,
         };
-        let write = move |write: &mut Write<'_>| begin(write, &intent, claimed.as_ref());
-        Ok((id, self.store().write_for_process(write)))
+        let claim = self
+            .store()
+            .write_for_process(move |write| begin(write, &intent, claimed.as_ref()))
+            .await?;
+        match claim {
+            None => Ok(Begun::New(id)),
+            Some(claim) => known(claim).map(Begun::Replayed),
+        }
     }
 
     /// Closes an intent of which nothing came.

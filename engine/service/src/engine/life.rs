@@ -136,7 +136,7 @@ impl Engine {
         };
         let intent = match self.begin(&caller, intention, idempotency).await? {
             Begun::Replayed(answer) => return Ok(answer),
-            Begun::New(intent) => intent.id,
+            Begun::New(intent) => intent,
         };
         let point = Born {
             id: identity::machine_id().map_err(|error| EngineError::failed(&error))?,
