@@ -7,7 +7,7 @@ use std::time::Instant as Stopwatch;
 
 use brood_meter::{Cause, Last, Reading, Subject};
 use brood_store::{Born, MachineKind, MachineState, ShapeRow, StoreError, Write};
-use brood_units::MachineId;
+use brood_units::{IntentId, MachineId};
 use tokio::sync::oneshot;
 
 use super::carried::Carried;
