@@ -40,9 +40,9 @@ fn plans(binding: &str, plan: Plan) -> Said<Mutation> {
     enforced(binding, &brief(), Outcome::Plan(plan))
 }
 
-fn both(first: &[Patch], second: &[Patch]) -> Result<Planned, MutationError> {
+fn both(first: &[Patch], second: &[Patch]) -> Result<Planned, Box<MutationError>> {
     let said = [plans("a", shared(first)), plans("b", shared(second))];
-    combine(&brief(), &said)
+    combine(&brief(), &said).map_err(Box::new)
 }
 
 fn hers(planned: &Planned) -> DaughterPlan {
