@@ -237,7 +237,7 @@ fn an_engine_killed_after_every_commit_and_message_is_made_good_by_the_next() {
     killed_everywhere("after");
 }
 
-/// How many points each area has. A bare guest has no agent: messages to agents are `lab_crash`'s.
+/// How many points each area has. A bare guest has no agent.
 fn areas(points: &[&str]) -> BTreeMap<String, usize> {
     let mut areas = BTreeMap::new();
     for point in points {

@@ -77,19 +77,23 @@ fn lab_files_and_directories_are_copied_both_ways_as_they_are_and_logs_are_what_
     };
     serve.good(&["template", "create", "linux"]);
     serve.good(&["create", "linux", "--name", "mother"]);
-    copied(&serve);
+    let here = serve.directory().join("here");
+    fs::create_dir_all(here.join("tree/deep/er")).expect("made");
+    files_are_copied(&serve, &here);
+    directories_are_copied(&serve, &here);
     logged(&serve);
 }
 
-fn copied(serve: &Serve) {
-    let here = serve.directory().join("here");
-    fs::create_dir_all(here.join("tree/deep/er")).expect("made");
-    let path = |name: &str| here.join(name).display().to_string();
-    let write = |name: &str, bytes: &[u8]| fs::write(here.join(name), bytes).expect("written");
-    let at = |path: &str| format!("mother:{path}");
+/// A path in the machine, as `cp` takes it.
+fn at(path: &str) -> String {
+    format!("mother:{path}")
+}
 
-    // A file there and back.
-    write("file", &bytes());
+fn files_are_copied(serve: &Serve, here: &Path) {
+    let path = |name: &str| here.join(name).display().to_string();
+
+    // There and back.
+    fs::write(here.join("file"), bytes()).expect("written");
     set_mode(&here.join("file"), 0o640);
     let brought = serve.good(&["cp", &path("file"), &at("/tmp/file")]);
     assert_eq!(
@@ -119,7 +123,17 @@ fn copied(serve: &Serve) {
         "same\n"
     );
 
-    // A directory with all that is in it, but no link.
+    // What is not there is not made up, and leaves what is here as it was.
+    let none = serve.brood(&["cp", &at("/tmp/none"), &path("back")]);
+    assert_eq!(none.status, 110, "{}", none.stderr);
+    assert_eq!(fs::read(here.join("back")).expect("still there"), bytes());
+}
+
+/// With all that is in them, but no link.
+fn directories_are_copied(serve: &Serve, here: &Path) {
+    let path = |name: &str| here.join(name).display().to_string();
+    let write = |name: &str, bytes: &[u8]| fs::write(here.join(name), bytes).expect("written");
+
     write("tree/a", b"a");
     write("tree/deep/empty", b"");
     write("tree/deep/er/run", b"#!/bin/sh\necho ran\n");
@@ -167,11 +181,6 @@ fn copied(serve: &Serve) {
             "{name}"
         );
     }
-
-    // What is not there is not made up, and leaves what is here as it was.
-    let none = serve.brood(&["cp", &at("/tmp/none"), &path("back")]);
-    assert_eq!(none.status, 110, "{}", none.stderr);
-    assert_eq!(fs::read(here.join("back")).expect("still there"), bytes());
 }
 
 fn logged(serve: &Serve) {

@@ -37,7 +37,6 @@ mod front_tenants;
 mod hazards;
 mod hostile_agent;
 mod lab_cli;
-mod lab_crash;
 mod lab_exec;
 mod lab_fork;
 mod lab_machine;
