@@ -79,17 +79,20 @@ pub enum Cause {
     End,
     /// It did not end: another record of it is put right.
     Correction,
+    /// She was hibernated: nothing of her is counted until she wakes.
+    Hibernate,
 }
 
 impl Cause {
     /// All of them, each at the place of its number.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Tick,
         Self::Fork,
         Self::Pause,
         Self::Resume,
         Self::End,
         Self::Correction,
+        Self::Hibernate,
     ];
 
     /// Its word.
@@ -101,6 +104,7 @@ impl Cause {
             Self::Resume => "resume",
             Self::End => "end",
             Self::Correction => "correction",
+            Self::Hibernate => "hibernate",
         }
     }
 
@@ -109,8 +113,13 @@ impl Cause {
         match self {
             Self::Pause => Motion::Paused,
             Self::Resume => Motion::Running,
-            Self::Tick | Self::Fork | Self::End | Self::Correction => before,
+            Self::Tick | Self::Fork | Self::End | Self::Correction | Self::Hibernate => before,
         }
+    }
+
+    /// Whether nothing of her is counted after it.
+    pub const fn is_last(self) -> bool {
+        matches!(self, Self::End | Self::Hibernate)
     }
 }
 
@@ -192,10 +201,21 @@ impl Last {
         }
     }
 
+    /// Of one that wakes, in a new process: she is as old as when she was hibernated, so that windows still add up to her age.
+    /// Where the host has started anew meanwhile, its clock that does not jump may be younger than she: then she is as old
+    /// as that.
+    pub fn woken(self, at: Timestamp, instant: Instant) -> Self {
+        let age = self.instant.as_nanos().saturating_sub(self.born.as_nanos());
+        Self {
+            born: Instant::from_nanos(instant.as_nanos().saturating_sub(age)),
+            ..Self::at_birth(at, instant, Motion::Running)
+        }
+    }
+
     /// The window from this reading to another, and the state that the next one begins with; none where the other is not
     /// later, as its time is in the window that was closed first. An end always closes one.
     pub fn window(&self, reading: &Reading, cause: Cause) -> Option<(Record, Self)> {
-        let is_end = cause == Cause::End;
+        let is_end = cause.is_last();
         let instant = reading.instant.unwrap_or(self.instant).max(self.instant);
         if instant == self.instant && !is_end {
             return None;
@@ -321,6 +341,24 @@ mod tests {
             let (start, born_ms) = record.start_and_born_ms();
             assert_eq!((record.span_us, start - born_ms), (15_000, 10));
         }
+    }
+
+    #[test]
+    fn nobody_ages_while_she_is_hibernated_and_her_windows_still_add_up() {
+        let (first, slept) = born()
+            .window(&reading(60, 5000), Cause::Hibernate)
+            .expect("a last one");
+        let at = Timestamp::from_millis(10_900_000);
+        let woken = slept.woken(at, Instant::from_nanos(BORN.as_nanos() + 900_000_000_000));
+        let (second, _) = woken
+            .window(&reading(900_007, 40), Cause::End)
+            .expect("an end");
+        assert_eq!((second.span_us, second.age_us), (7000, 67_000));
+        assert_eq!(second.age_us, first.span_us + second.span_us);
+        assert_eq!((second.cpu_ns, second.is_first()), (40, false));
+        // The host has started anew: its clock is younger than she.
+        let anew = slept.woken(at, Instant::from_nanos(1_000_000));
+        assert_eq!(anew.born, Instant::from_nanos(0));
     }
 
     #[test]

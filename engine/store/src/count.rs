@@ -8,7 +8,7 @@
 //! is counted twice or not at all, whoever counts. A record is never changed; one that is wrong is corrected by another.
 
 use brood_meter::{Cause, Last, Period, Reading, Record, Subject};
-use brood_units::{MachineId, Timestamp};
+use brood_units::{Instant, MachineId, Timestamp};
 
 use crate::row::to_json;
 use crate::usage::{KINDS, MOTIONS};
@@ -97,8 +97,8 @@ impl Write<'_> {
         Ok(())
     }
 
-    /// Closes the window of a machine with a reading; the number of its record, if there was one to close. After her end there
-    /// is none.
+    /// Closes the window of a machine with a reading; the number of its record, if there was one to close. After her end, and
+    /// while she is hibernated, there is none.
     ///
     /// # Errors
     /// The database cannot be written.
@@ -132,10 +132,40 @@ impl Write<'_> {
                 signed(last.cpu_ns),
                 signed(last.private_kib),
                 last.motion as i64,
-                cause == Cause::End,
+                cause.is_last(),
             ),
         )?;
         Ok(Some(seq))
+    }
+
+    /// Counts on with a machine that wakes, in a new process.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn wake_meter(
+        &mut self,
+        machine: MachineId,
+        at: Timestamp,
+        instant: Instant,
+    ) -> Result<(), StoreError> {
+        let Some(row) = self.meter(machine)?.filter(|row| row.is_ended) else {
+            return Ok(());
+        };
+        let last = row.last.woken(at, instant);
+        let sql = "UPDATE meters SET born_ns = ?2, last_ms = ?3, last_ns = ?4, cpu_ns = 0, private_kib = 0, motion = ?5,
+                is_ended = 0
+             WHERE meter = ?1";
+        self.execute(
+            sql,
+            (
+                row.meter,
+                signed(last.born.as_nanos()),
+                last.at.as_millis(),
+                signed(last.instant.as_nanos()),
+                last.motion as i64,
+            ),
+        )?;
+        Ok(())
     }
 
     /// Puts a record right by another one, which is rated in its place; its number.

@@ -96,7 +96,8 @@ impl Read<'_> {
     pub fn holding_intents(&self, now: Timestamp) -> Result<Vec<IntentRow>, StoreError> {
         let holding = self.intents(
             "SELECT * FROM intents WHERE holds <> '[]' AND (closed_ms IS NULL
-               OR EXISTS (SELECT 1 FROM machines WHERE intent = intents.id AND ended_ms IS NULL)
+               OR EXISTS (SELECT 1 FROM machines WHERE intent = intents.id AND ended_ms IS NULL
+                          AND state <> 'hibernated')
                OR holds LIKE '%\"until\":_%')
              ORDER BY created_ms, id",
         )?;
@@ -111,14 +112,14 @@ impl Read<'_> {
         Ok(kept)
     }
 
-    /// How many machines of an intent are alive.
+    /// How many machines of an intent are alive and in memory: who is hibernated holds nothing.
     ///
     /// # Errors
     /// The database cannot be read.
     pub fn alive_of(&self, id: IntentId) -> Result<u32, StoreError> {
         let mut statement = self.connection.prepare_cached(
             "SELECT count(*) AS alive FROM machines INDEXED BY machines_alive
-             WHERE ended_ms IS NULL AND intent = ?1",
+             WHERE ended_ms IS NULL AND intent = ?1 AND state <> 'hibernated'",
         )?;
         statement.query_row([id.as_bytes()], |row| Ok(number(row, "alive")))?
     }

@@ -38,12 +38,20 @@ pub enum MachineState {
     Paused,
     /// It is a frozen point.
     Frozen,
+    /// It is on disk alone, and goes on from there.
+    Hibernated,
     /// It is gone.
     Ended,
 }
 
 impl MachineState {
-    const ALL: [Self; 4] = [Self::Running, Self::Paused, Self::Frozen, Self::Ended];
+    const ALL: [Self; 5] = [
+        Self::Running,
+        Self::Paused,
+        Self::Frozen,
+        Self::Hibernated,
+        Self::Ended,
+    ];
 
     /// Its word.
     pub const fn as_str(self) -> &'static str {
@@ -51,6 +59,7 @@ impl MachineState {
             Self::Running => "running",
             Self::Paused => "paused",
             Self::Frozen => "frozen",
+            Self::Hibernated => "hibernated",
             Self::Ended => "ended",
         }
     }

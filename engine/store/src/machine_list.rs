@@ -37,7 +37,7 @@ pub struct Census {
     pub tenant: String,
     /// `machine` or `checkpoint`.
     pub kind: String,
-    /// `running`, `paused` or `frozen`.
+    /// `running`, `paused`, `frozen` or `hibernated`.
     pub state: String,
     /// How many.
     pub count: i64,
@@ -110,14 +110,14 @@ impl Read<'_> {
         )
     }
 
-    /// How many machines of a tenant are alive, and what they may use together.
+    /// How many machines of a tenant are in memory, and what they may use together. Who is hibernated uses nothing.
     ///
     /// # Errors
     /// The database cannot be read.
     pub fn living(&self, tenant: &str) -> Result<(u32, i64), StoreError> {
         let mut statement = self.connection.prepare_cached(
             "SELECT count(*), coalesce(sum(memory_mib), 0) FROM machines
-             WHERE tenant = ?1 AND kind = 'machine' AND (ended_ms IS NULL) = 1",
+             WHERE tenant = ?1 AND kind = 'machine' AND (ended_ms IS NULL) = 1 AND state <> 'hibernated'",
         )?;
         Ok(statement.query_row([tenant], |row| Ok((row.get(0)?, row.get(1)?)))?)
     }

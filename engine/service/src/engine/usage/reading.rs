@@ -100,6 +100,6 @@ fn motion(state: MachineState) -> Motion {
     match state {
         MachineState::Running => Motion::Running,
         MachineState::Paused => Motion::Paused,
-        MachineState::Frozen | MachineState::Ended => Motion::Frozen,
+        MachineState::Frozen | MachineState::Hibernated | MachineState::Ended => Motion::Frozen,
     }
 }
