@@ -20,6 +20,6 @@ pub use chunk::{CHUNK, ChunkName, PAGE, RAM_MAX};
 pub use files::FileError;
 pub use store::{
     CompactError, Compacted, Damage, DiskSource, ExportError, Fault, ImportError, LayoutError,
-    OpenError, Plan, PlanError, Portable, ReadError, RemoveError, SaveError, SaveSpec, Saved,
-    Snapshot, SnapshotStore, SnapshotUsage, Usage,
+    OpenError, Plan, PlanError, Portable, ReadError, RemoveError, Rest, SaveError, SaveSpec, Saved,
+    Snapshot, SnapshotStore, SnapshotUsage, StreamSpec, Usage,
 };

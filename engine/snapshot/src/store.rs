@@ -44,7 +44,7 @@ pub use compact::{CompactError, Compacted};
 pub use layout::LayoutError;
 pub use portable::{ExportError, ImportError, Portable};
 pub use remove::RemoveError;
-pub use save::{DiskSource, SaveError, SaveSpec, Saved};
+pub use save::{DiskSource, Rest, SaveError, SaveSpec, Saved, StreamSpec};
 pub use snapshot::{Plan, PlanError, ReadError, Snapshot};
 pub use usage::{SnapshotUsage, Usage};
 pub use verify::{Damage, Fault};
@@ -93,6 +93,7 @@ impl SnapshotStore {
     }
 
     pub(crate) fn open_with(directory: &Path, files: Files) -> Result<Self, OpenError> {
+        let made = !directory.is_dir();
         files.ensure_directory(directory)?;
         let lock = take_lock(directory)?;
         let store = Self {
@@ -104,6 +105,10 @@ impl SnapshotStore {
         };
         for part in ["incoming", "packs", "snapshots"] {
             store.files.ensure_directory(&store.directory.join(part))?;
+        }
+        store.files.sync_directory(directory)?;
+        if let Some(parent) = directory.parent().filter(|path| made && path.is_dir()) {
+            store.files.sync_directory(parent)?;
         }
         store.sweep_incoming()?;
         store.load_snapshots()?;

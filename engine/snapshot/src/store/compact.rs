@@ -284,7 +284,8 @@ fn choose<'a>(
             .filter_map(|id| Some((fills.get(id)?.live, *id)))
             .collect();
         by_size.sort_unstable();
-        by_size.truncate(packs.len() - PACKS_MANY / 2);
+        // One more, as the new pack is one too.
+        by_size.truncate(packs.len() - PACKS_MANY / 2 + 1);
         victims.extend(by_size.into_iter().map(|(_, id)| id));
     }
     victims

@@ -43,6 +43,28 @@ pub struct SaveSpec<'a, R> {
     pub disks: &'a [DiskSource<'a>],
 }
 
+/// A snapshot of a machine that gives out state and disks once its RAM is written.
+#[derive(Debug)]
+pub struct StreamSpec<R> {
+    /// Its id, which no snapshot here has.
+    pub id: SnapshotId,
+    /// What is to be known about it.
+    pub meta: Meta,
+    /// Bytes of the machine's RAM.
+    pub ram_bytes: u64,
+    /// Its RAM as a stream, which may lie.
+    pub ram: R,
+}
+
+/// What such a machine gives out besides its RAM.
+#[derive(Debug, Default)]
+pub struct Rest {
+    /// State of vCPUs, machine and devices, at most [`STATE_MAX`] bytes.
+    pub state: Vec<u8>,
+    /// Its disk files, each with what the engine calls it.
+    pub disks: Vec<(String, File)>,
+}
+
 /// What a save came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Saved {
@@ -69,6 +91,9 @@ pub enum SaveError {
     /// What came is no RAM.
     #[error("the machine's memory did not come whole")]
     Ram(#[from] stream::ReadError),
+    /// State and disks did not come.
+    #[error("the machine's state did not come")]
+    Rest(#[source] io::Error),
     /// More state than a machine has.
     #[error("the machine's state has {0} bytes, more than {STATE_MAX}")]
     State(u64),
@@ -103,36 +128,76 @@ impl SnapshotStore {
     /// # Errors
     /// See [`SaveError`]; nothing of it is kept then.
     pub fn save<R: Read>(&self, spec: SaveSpec<'_, R>) -> Result<Saved, SaveError> {
-        let state_bytes = spec.state.len() as u64;
-        if state_bytes > STATE_MAX {
-            return Err(SaveError::State(state_bytes));
-        }
-        if spec.disks.len() > DISKS_MAX {
-            return Err(SaveError::Disks(spec.disks.len()));
-        }
-        let reader = BufReader::with_capacity(CHUNK, spec.ram);
-        let reader = Reader::new(reader, spec.ram_bytes)?;
-        let mut incoming = Incoming::begin(self, spec.id, spec.ram_bytes)?;
+        check(spec.state, spec.disks.len())?;
+        let incoming = self.take_ram(spec.id, spec.ram_bytes, spec.ram)?;
+        finish(incoming, spec.meta, spec.state, spec.disks)
+    }
+
+    /// The same of a machine whose state and disks come behind its RAM: `rest` is asked for them once that is here.
+    ///
+    /// # Errors
+    /// See [`SaveError`]; nothing of it is kept then.
+    pub fn save_as_it_comes<R: Read>(
+        &self,
+        spec: StreamSpec<R>,
+        rest: impl FnOnce() -> io::Result<Rest>,
+    ) -> Result<Saved, SaveError> {
+        let incoming = self.take_ram(spec.id, spec.ram_bytes, spec.ram)?;
+        let rest = rest().map_err(SaveError::Rest)?;
+        check(&rest.state, rest.disks.len())?;
+        let disks = rest.disks.iter();
+        let disks: Vec<_> = disks
+            .map(|(label, file)| DiskSource { label, file })
+            .collect();
+        finish(incoming, spec.meta, &rest.state, &disks)
+    }
+
+    fn take_ram<R: Read>(
+        &self,
+        id: SnapshotId,
+        ram_bytes: u64,
+        ram: R,
+    ) -> Result<Incoming<'_>, SaveError> {
+        let reader = BufReader::with_capacity(CHUNK, ram);
+        let reader = Reader::new(reader, ram_bytes)?;
+        let mut incoming = Incoming::begin(self, id, ram_bytes)?;
         ram::chunks(reader, |chunk, bytes| -> Result<(), SaveError> {
             let name = ChunkName::of(bytes);
             let home = incoming.keep(name, bytes)?;
             incoming.set(chunk, name, home);
             Ok(())
         })?;
-        let copied = incoming.file(STATE, STATE, spec.state);
-        let state = copied.map_err(|error| of_disk(0, STATE, error))?;
-        let mut disks = Vec::new();
-        for (index, disk) in spec.disks.iter().enumerate() {
-            let source = FromStart(disk.file, 0);
-            let copied = incoming.file(&disk_name(index), disk.label, source);
-            disks.push(copied.map_err(|error| of_disk(index, disk.label, error))?);
-        }
-        incoming.publish(Record {
-            meta: spec.meta,
-            state,
-            disks,
-        })
+        Ok(incoming)
     }
+}
+
+/// Whether it is as much as a machine has.
+fn check(state: &[u8], disks: usize) -> Result<(), SaveError> {
+    let bytes = state.len() as u64;
+    if bytes > STATE_MAX {
+        return Err(SaveError::State(bytes));
+    }
+    if disks > DISKS_MAX {
+        return Err(SaveError::Disks(disks));
+    }
+    Ok(())
+}
+
+fn finish(
+    mut incoming: Incoming<'_>,
+    meta: Meta,
+    state: &[u8],
+    sources: &[DiskSource<'_>],
+) -> Result<Saved, SaveError> {
+    let copied = incoming.file(STATE, STATE, state);
+    let state = copied.map_err(|error| of_disk(0, STATE, error))?;
+    let mut disks = Vec::new();
+    for (index, disk) in sources.iter().enumerate() {
+        let source = FromStart(disk.file, 0);
+        let copied = incoming.file(&disk_name(index), disk.label, source);
+        disks.push(copied.map_err(|error| of_disk(index, disk.label, error))?);
+    }
+    incoming.publish(Record { meta, state, disks })
 }
 
 fn of_disk(index: usize, label: &str, error: CopyError) -> SaveError {

@@ -4,6 +4,7 @@ mod bench;
 mod compact;
 mod damage;
 mod fault;
+mod kept;
 mod kill;
 mod portable;
 mod save;

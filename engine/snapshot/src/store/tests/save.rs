@@ -146,6 +146,50 @@ fn a_stream_that_lies_leaves_nothing() {
 }
 
 #[test]
+fn a_machine_that_gives_out_its_state_behind_its_memory_is_asked_for_it_then() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = store(&directory);
+    let ram = Ram::of(&[1, 2, 3]);
+    let mut stream = &ram.stream()[..];
+    let spec = |ram| StreamSpec {
+        id: id(1),
+        meta: meta(),
+        ram_bytes: 3 * C,
+        ram,
+    };
+    let asked = std::cell::Cell::new(false);
+    let cut = &stream[..stream.len() - 1];
+    let refused = store.save_as_it_comes(spec(cut), || {
+        asked.set(true);
+        Ok(Rest::default())
+    });
+    assert!(matches!(refused, Err(SaveError::Ram(_))), "{refused:?}");
+    assert!(!asked.get(), "its memory did not come whole");
+    let refused = store.save_as_it_comes(spec(stream), || Err(std::io::ErrorKind::Other.into()));
+    assert!(matches!(refused, Err(SaveError::Rest(_))), "{refused:?}");
+    assert_no_leftovers(&store);
+    let disk = tempfile::tempfile().expect("a file");
+    disk.write_all_at(b"blocks", 0).expect("written");
+    let rest = Rest {
+        state: b"registers".to_vec(),
+        disks: vec![("layer".into(), disk)],
+    };
+    let by_ref = StreamSpec {
+        id: id(1),
+        meta: meta(),
+        ram_bytes: 3 * C,
+        ram: Read::by_ref(&mut stream),
+    };
+    store.save_as_it_comes(by_ref, || Ok(rest)).expect("saved");
+    assert!(stream.is_empty(), "read to its end");
+    assert_whole(&store, 1, &ram);
+    assert_eq!(
+        store.snapshot(id(1)).expect("it").record().disks[0].bytes,
+        6
+    );
+}
+
+#[test]
 fn an_id_is_given_once_and_free_after_it_was_removed() {
     let directory = tempfile::tempdir().expect("a directory");
     let store = store(&directory);
@@ -187,96 +231,6 @@ fn too_much_state_and_too_many_disks_are_refused() {
 }
 
 #[test]
-fn a_pack_goes_with_the_last_snapshot_that_names_it() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let store = store(&directory);
-    save(&store, 1, &Ram::of(&[1, 2])).expect("saved");
-    save(&store, 2, &Ram::of(&[2, 3])).expect("saved");
-    assert_eq!(packs(&directory).len(), 2);
-    store.remove(id(1)).expect("removed");
-    assert_eq!(packs(&directory).len(), 2, "chunk 2 is in the first");
-    assert_whole(&store, 2, &Ram::of(&[2, 3]));
-    store.remove(id(2)).expect("removed");
-    assert!(packs(&directory).is_empty());
-    assert!(matches!(store.remove(id(2)), Err(RemoveError::Absent(_))));
-    let saved = save(&store, 3, &Ram::of(&[1, 2])).expect("saved");
-    assert_eq!(saved.new_bytes, 2 * C, "what is gone is not counted on");
-    assert_no_leftovers(&store);
-}
-
-#[test]
-fn a_machine_that_is_being_restored_keeps_its_memory_when_the_snapshot_is_removed() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let store = store(&directory);
-    let ram = Ram::of(&[1, 2, 3]);
-    save(&store, 1, &ram).expect("saved");
-    let snapshot = store.snapshot(id(1)).expect("a snapshot");
-    let plan = store.plan(&snapshot).expect("a plan");
-    store.remove(id(1)).expect("removed");
-    store.compact().expect("compacted");
-    assert!(restore(plan) == ram.0);
-    let gone = store.plan(&snapshot).expect_err("gone");
-    assert!(
-        matches!(gone, PlanError::Read(ReadError::Absent(_))),
-        "{gone:?}"
-    );
-}
-
-#[test]
-fn the_working_set_is_written_down_and_checked() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let store = store(&directory);
-    let ram = Ram::of(&[1, 2, 0, 4]);
-    save(&store, 1, &ram).expect("saved");
-    store
-        .record_working_set(id(1), &[3, 2, 0])
-        .expect("written");
-    let snapshot = store.snapshot(id(1)).expect("a snapshot");
-    assert_eq!(
-        snapshot.table().working_set().collect::<Vec<_>>(),
-        [3, 2, 0]
-    );
-    assert_whole(&store, 1, &ram);
-    store.record_working_set(id(1), &[1]).expect("another one");
-    for wrong in [&[4][..], &[1, 1]] {
-        store
-            .record_working_set(id(1), wrong)
-            .expect_err("no such set");
-    }
-    let snapshot = store.snapshot(id(1)).expect("a snapshot");
-    assert_eq!(snapshot.table().working_set().collect::<Vec<_>>(), [1]);
-    assert_no_leftovers(&store);
-}
-
-#[test]
-fn usage_tells_what_a_snapshot_has_alone() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let store = store(&directory);
-    save(&store, 1, &Ram::of(&[1, 2, 2, 3])).expect("saved");
-    save(&store, 2, &Ram::of(&[3, 4, 0, 0])).expect("saved");
-    let usage = store.usage().expect("counted");
-    let each: Vec<_> = usage
-        .snapshots
-        .iter()
-        .map(|usage| (usage.ram_bytes, usage.alone, usage.shared))
-        .collect();
-    assert_eq!(each, [(4 * C, 2 * C, C), (4 * C, C, C)]);
-    assert_eq!((usage.packed, usage.unused), (4 * C, 0));
-    let manifest = files(directory.path());
-    assert!(
-        usage.snapshots.iter().all(|usage| usage.files > 9),
-        "{manifest:?}"
-    );
-    store.remove(id(1)).expect("removed");
-    let usage = store.usage().expect("counted");
-    assert_eq!((usage.packed, usage.unused), (4 * C, 2 * C));
-    assert_eq!(
-        (usage.snapshots[0].alone, usage.snapshots[0].shared),
-        (2 * C, 0)
-    );
-}
-
-#[test]
 fn a_second_owner_is_refused_by_name_and_files_are_this_user_s_alone() {
     use std::os::unix::fs::PermissionsExt;
 
@@ -292,26 +246,4 @@ fn a_second_owner_is_refused_by_name_and_files_are_this_user_s_alone() {
         let mode = metadata.permissions().mode() & 0o777;
         assert_eq!(mode, 0o600, "{}", file.display());
     }
-}
-
-#[test]
-fn a_snapshot_refers_to_a_bounded_number_of_packs() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let store = store(&directory);
-    let numbers: Vec<u32> = (1..=140).collect();
-    for number in &numbers {
-        let ram = Ram::of(&[*number]);
-        save(&store, *number as u8, &ram).expect("saved");
-    }
-    let all = Ram::of(&numbers);
-    let saved = save(&store, 200, &all).expect("saved");
-    assert_eq!(saved.packs, 129, "128 that were there and its own");
-    assert_eq!(saved.new_bytes, 12 * C);
-    assert_whole(&store, 200, &all);
-    store.compact().expect("compacted");
-    let snapshot = store.snapshot(id(200)).expect("a snapshot");
-    assert!(snapshot.packs().len() <= 64, "{}", snapshot.packs().len());
-    assert_whole(&store, 200, &all);
-    assert_whole(&store, 1, &Ram::of(&[1]));
-    assert_no_leftovers(&store);
 }
