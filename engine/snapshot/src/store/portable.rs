@@ -36,8 +36,10 @@ pub(crate) const VERSION: u32 = 1;
 pub(crate) const HEADER: usize = 64;
 /// The file itself, as a pack.
 const ITSELF: PackId = PackId::from_bytes([0; 32]);
-/// Entries and working set of the most RAM.
-const TABLE_MAX: u64 = table::HEADER as u64 + RAM_MAX / CHUNK as u64 * (table::ENTRY as u64 + 4);
+/// The most bytes of a table of so much RAM: its entries, all of them in the working set.
+const fn table_bytes(ram_bytes: u64) -> u64 {
+    table::HEADER as u64 + ram_bytes.div_ceil(CHUNK as u64) * (table::ENTRY as u64 + 4)
+}
 
 /// A snapshot is not written out, or not all of it.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +84,14 @@ pub enum ImportError {
         /// The most.
         most: u64,
     },
+    /// A larger machine than is wanted.
+    #[error("the export is of a machine with {found} bytes of RAM, and at most {most} are taken")]
+    Ram {
+        /// Its RAM.
+        found: u64,
+        /// The most that is wanted.
+        most: u64,
+    },
     /// Its manifest is damaged, or of another format.
     #[error("the export's manifest cannot be read")]
     Manifest(#[from] ManifestError),
@@ -124,7 +134,16 @@ impl<R: Read> Portable<R> {
     ///
     /// # Errors
     /// It is no export that this engine reads.
-    pub fn begin(mut source: R) -> Result<Self, ImportError> {
+    pub fn begin(source: R) -> Result<Self, ImportError> {
+        Self::begin_within(source, RAM_MAX)
+    }
+
+    /// The same of a machine with at most that many bytes of RAM. No more memory is used than the table of so much takes,
+    /// 832 bytes for each MiB and twice that while it is checked.
+    ///
+    /// # Errors
+    /// It is no export that this engine reads, or of a larger machine.
+    pub fn begin_within(mut source: R, most_ram: u64) -> Result<Self, ImportError> {
         let mut header = [0; HEADER];
         let read = source.read_exact(&mut header);
         read.map_err(|source| broken("header", source))?;
@@ -143,7 +162,7 @@ impl<R: Read> Portable<R> {
         let mut length = [0; 8];
         length.copy_from_slice(&header[16..24]);
         let found = u64::from_le_bytes(length);
-        let most = manifest::most_bytes(TABLE_MAX);
+        let most = manifest::most_bytes(table_bytes(most_ram.min(RAM_MAX)));
         if found > most {
             return Err(ImportError::Size { found, most });
         }
@@ -154,6 +173,11 @@ impl<R: Read> Portable<R> {
             .read_to_end(&mut bytes);
         read.map_err(|source| broken("manifest", source))?;
         let manifest = Manifest::parse(&bytes)?;
+        let (found_ram, most) = (manifest.table.ram_bytes(), most_ram);
+        if found_ram > most {
+            let found = found_ram;
+            return Err(ImportError::Ram { found, most });
+        }
         let position = HEADER as u64 + found;
         let memory = memory_of(position, &manifest.record);
         let portable = Self {

@@ -129,6 +129,13 @@ fn absurd_sizes_are_refused_without_memory_or_disk_for_them() {
     file[16..24].copy_from_slice(&u64::MAX.to_le_bytes());
     let refused = import(&store, &file, 1).expect_err("a large manifest");
     assert!(matches!(refused, ImportError::Size { .. }), "{refused:?}");
+    let refused = Portable::begin_within(&file[..], 1 << 30).expect_err("a large manifest");
+    assert!(matches!(refused, ImportError::Size { .. }), "{refused:?}");
+    let most = 6 * CHUNK as u64;
+    let refused = Portable::begin_within(&good[..], most).expect_err("a large machine");
+    let said = "the export is of a machine with 458752 bytes of RAM, and at most 393216 are taken";
+    assert_eq!(refused.to_string(), said);
+    Portable::begin_within(&good[..], 7 * CHUNK as u64).expect("as large as is wanted");
     // As large as one may be: what is there is read, and found to be too little.
     file[16..24].copy_from_slice(&(800_u64 << 20).to_le_bytes());
     import(&store, &file, 1).expect_err("a large manifest");
