@@ -108,6 +108,11 @@ id!(
     "a machine id"
 );
 id!(
+    /// One snapshot: state and memory of a machine on disk.
+    SnapshotId,
+    "a snapshot id"
+);
+id!(
     /// One thing that the engine has set out to do, written down before it is done.
     IntentId,
     "an intent id"

@@ -5,7 +5,7 @@ mod instant;
 mod stage;
 mod timestamp;
 
-pub use id::{IntentId, KeyId, MachineId, ParseIdError};
+pub use id::{IntentId, KeyId, MachineId, ParseIdError, SnapshotId};
 pub use instant::Instant;
 pub use stage::Stage;
 pub use timestamp::Timestamp;

@@ -30,6 +30,7 @@ const SERVICE_MAY_USE: &[&str] = &[
     "brood-crash-point",
     "brood-agent-proto",
     "brood-image",
+    "brood-snapshot",
     "brood-cell",
     "brood-hooks",
     "brood-policy",
@@ -55,6 +56,8 @@ pub(super) const CRATES: &[Rule] = &[
     rule("brood-devices", &["brood-units"], SERVERS),
     rule("brood-vmm", &["brood-units"], SERVERS),
     rule("brood-image", &["brood-units"], KVM_AND_SERVERS),
+    // A file format: whoever reads or writes snapshots needs no KVM for it.
+    rule("brood-snapshot", &["brood-units"], KVM_AND_SERVERS),
     rule(
         "brood-cell",
         &[
@@ -65,6 +68,7 @@ pub(super) const CRATES: &[Rule] = &[
             "brood-devices",
             "brood-vmm",
             "brood-bare-guest",
+            "brood-snapshot",
         ],
         SERVERS,
     ),
