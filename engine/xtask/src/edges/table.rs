@@ -55,6 +55,8 @@ pub(super) const CRATES: &[Rule] = &[
     rule("brood-devices", &["brood-units"], SERVERS),
     rule("brood-vmm", &["brood-units"], SERVERS),
     rule("brood-image", &["brood-units"], KVM_AND_SERVERS),
+    // Bytes in files and streams; a cell writes and reads them.
+    rule("brood-snapshot", &["brood-units"], KVM_AND_SERVERS),
     rule(
         "brood-cell",
         &[
@@ -65,6 +67,7 @@ pub(super) const CRATES: &[Rule] = &[
             "brood-devices",
             "brood-vmm",
             "brood-bare-guest",
+            "brood-snapshot",
         ],
         SERVERS,
     ),
@@ -135,6 +138,7 @@ pub(super) const CRATES: &[Rule] = &[
             "brood-vmm",
             "brood-bare-guest",
             "brood-cell",
+            "brood-snapshot",
         ],
         SERVERS,
     ),
