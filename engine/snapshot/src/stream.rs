@@ -98,7 +98,7 @@ impl Course {
         Ok(())
     }
 
-    fn broken(&self) -> impl Fn(io::Error) -> StreamError {
+    fn broken(&self) -> impl Fn(io::Error) -> StreamError + use<> {
         let at = self.next;
         move |source| StreamError::Broken { at, source }
     }
