@@ -126,3 +126,21 @@ fn a_reader_that_goes_away_is_a_refusal_and_the_checkpoint_lives_on() {
     assert!(words(&image, SPAN) == filled(SPAN, 1));
     assert_eq!(read(&mut daughter_of(&mut checkpoint)), 0);
 }
+
+#[test]
+fn a_stream_that_was_made_not_to_wait_is_waited_for() {
+    let Some(host) = host() else { return };
+    let mut cell = host.bare(64, 1);
+    fill(&mut cell, SPAN, 1);
+    cell.pause().expect("pause");
+    let (mut ours, theirs) = UnixStream::pair().expect("socketpair");
+    theirs.set_nonblocking(true).expect("set");
+    let reader = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        ours.read_to_end(&mut all).map(|_| all.len())
+    });
+    cell.save(theirs.into(), Duration::from_secs(300))
+        .expect("saved");
+    let read = reader.join().expect("the reader ends").expect("read");
+    assert!(read as u64 > BYTES);
+}

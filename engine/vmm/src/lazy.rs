@@ -372,6 +372,15 @@ mod tests {
     }
 
     #[test]
+    fn ram_that_is_not_whole_stays_guarded_when_its_owner_goes() {
+        let Some((_ram, pages)) = lazy() else { return };
+        let raw = pages.fd().as_raw_fd();
+        drop(pages);
+        let link = std::fs::read_link(format!("/proc/self/fd/{raw}")).expect("it is open");
+        assert!(link.to_string_lossy().contains("userfaultfd"), "{link:?}");
+    }
+
+    #[test]
     fn nothing_is_put_outside_of_ram() {
         let Some((_ram, pages)) = lazy() else { return };
         for offset in [64 * MIB, 64 * MIB - 4096, u64::MAX - 4095] {
