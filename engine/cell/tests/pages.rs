@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use brood_bare_guest::mailbox::Command;
 use brood_cell::protocol::{ChunkSource, Ending, Fetch};
@@ -192,4 +193,38 @@ fn a_server_that_cannot_read_a_chunk_says_so() {
     assert!(reason(cell).contains("status 1"));
     // Whether the end came between two asks or within one does not matter.
     served.join().expect("the server ends").ok();
+}
+
+#[test]
+fn the_working_set_is_asked_for_first_and_in_its_order() {
+    let Some(host) = host() else { return };
+    let (image, _) = saved(&host);
+    let (ours, theirs) = UnixStream::pair().expect("socketpair");
+    let mut read_chunk = honest(&image);
+    let server = std::thread::spawn(move || {
+        let mut asked = Vec::new();
+        let served = pages::serve(ours, |chunk, bytes| {
+            asked.push(chunk);
+            read_chunk(chunk, bytes)
+        });
+        served.map(|()| asked)
+    });
+    let early = [300, 150, 383, 128];
+    let table = sealed(&image.table(&early));
+    let parts = image.parts(host.kvm(), &table, &theirs);
+    let source = ChunkSource::Server {
+        patience_ms: PATIENT,
+    };
+    let mut cell = host.spawn();
+    cell.restore(&parts, source, Fetch::Ahead)
+        .expect("restored");
+    drop(theirs);
+    cell.fill(Duration::from_secs(300)).expect("filled");
+    let asked = server.join().expect("the server ends").expect("served");
+    // Below are the rings that devices look at as they are restored.
+    let of_pattern: Vec<_> = asked.iter().filter(|chunk| **chunk >= 128).collect();
+    assert!(of_pattern.iter().copied().take(4).eq(&early), "{asked:?}");
+    let mut sorted = asked.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, image.held(), "each chunk once");
 }

@@ -5,13 +5,16 @@
 //! thread of its own, and makes the table that [`Cell::restore`] hands over.
 
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use super::error::call;
 use super::{Cell, CellError};
 use crate::protocol::{ChunkSource, Fetch, Reply, Request, VERSION};
+
+/// The most chunks of a record: 64 GiB of RAM, all of it touched.
+const MOST_RECORDED: u32 = 1 << 20;
 
 /// Everything of a saved machine but RAM.
 #[derive(Debug)]
@@ -56,7 +59,8 @@ impl Cell {
         match self.answer_within(id, limit)? {
             (Reply::Saved, fds) => {
                 let mut fds = fds.into_iter();
-                let state = fds.next().ok_or_else(no_state)?;
+                let state = fds.next().ok_or_else(no_file)?;
+                length_of(&state)?;
                 let disk = fds.collect();
                 Ok(Saved { state, disk })
             }
@@ -107,21 +111,34 @@ impl Cell {
             (Reply::WorkingSet { chunks }, fds) => (chunks, fds),
             (other, _) => return Err(CellError::Confused(format!("{other:?}"))),
         };
-        let file = fds.into_iter().next().ok_or_else(no_state)?;
-        rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0)).map_err(call("lseek"))?;
-        let mut bytes = Vec::new();
-        // A cell may lie about how many there are, and hand over a file without end.
-        let most = 4 * u64::from(chunks);
-        let read = File::from(file).take(most).read_to_end(&mut bytes);
-        read.map_err(|source| CellError::Call {
-            operation: "read of the working set",
-            source,
-        })?;
+        let file = fds.into_iter().next().ok_or_else(no_file)?;
+        let length = length_of(&file)?;
+        if chunks > MOST_RECORDED || length != 4 * u64::from(chunks) {
+            let said = format!("{length} bytes of {chunks} chunks");
+            return Err(CellError::Confused(said));
+        }
+        let mut bytes = vec![0; 4 * chunks as usize];
+        File::from(file)
+            .read_exact_at(&mut bytes, 0)
+            .map_err(io_call("read of the working set"))?;
         let words = bytes.as_chunks::<4>().0.iter();
         Ok(words.map(|word| u32::from_le_bytes(*word)).collect())
     }
 }
 
-fn no_state() -> CellError {
+/// The length of a file that a cell handed over, which is one in memory: reading any other might wait for ever.
+fn length_of(file: &OwnedFd) -> Result<u64, CellError> {
+    let stat = rustix::fs::fstat(file).map_err(call("fstat"))?;
+    match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
+        rustix::fs::FileType::RegularFile => Ok(stat.st_size.unsigned_abs()),
+        other => Err(CellError::Confused(format!("a file that is {other:?}"))),
+    }
+}
+
+fn io_call(operation: &'static str) -> impl Fn(std::io::Error) -> CellError {
+    move |source| CellError::Call { operation, source }
+}
+
+fn no_file() -> CellError {
     CellError::Confused("an answer without its file".to_owned())
 }

@@ -243,9 +243,13 @@ impl Pager {
         match self.progress.eagerness.load(Ordering::Acquire) {
             NOT => false,
             // The working set is not left for later.
-            IN_BACKGROUND => self.since_rest < BURST || !self.early.is_empty(),
+            IN_BACKGROUND => !self.is_tired() || !self.early.is_empty(),
             _ => true,
         }
+    }
+
+    fn is_tired(&self) -> bool {
+        self.since_rest >= BURST && self.source.needs_rest()
     }
 
     /// The next chunk that nobody has asked for and that is not zero. A chunk of zeros is there once RAM is whole.
@@ -287,8 +291,8 @@ impl Pager {
     /// Waits until somebody touches a page, the source has something, the main thread rings, or the rest is over.
     fn wait(&mut self) -> Result<(), PagerError> {
         let on_source = self.source.waits_on();
-        let rests = self.since_rest >= BURST
-            && self.progress.eagerness.load(Ordering::Acquire) == IN_BACKGROUND;
+        let rests =
+            self.is_tired() && self.progress.eagerness.load(Ordering::Acquire) == IN_BACKGROUND;
         let limit = match on_source {
             Some((_, deadline)) => Some(deadline.saturating_duration_since(Instant::now())),
             None if rests => Some(REST),

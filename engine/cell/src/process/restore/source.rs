@@ -18,7 +18,7 @@ use crate::pages::{HEADER, OK};
 use crate::protocol::ChunkSource;
 
 /// Chunks a server is asked for before it has answered, besides those that somebody waits for.
-const AHEAD: usize = 8;
+const AHEAD: usize = 16;
 
 /// Why a chunk could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +119,11 @@ impl Source {
             Self::Files(files) => files.asked.is_empty(),
             Self::Server(server) => server.asked.len() < AHEAD,
         }
+    }
+
+    /// Whether it is left alone between bursts, as its bytes cost this host's CPUs and nothing else limits it.
+    pub(super) fn needs_rest(&self) -> bool {
+        matches!(self, Self::Files(_))
     }
 
     /// Whether all that was asked for was taken.
