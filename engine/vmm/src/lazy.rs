@@ -374,8 +374,10 @@ mod tests {
     #[test]
     fn ram_that_is_not_whole_stays_guarded_when_its_owner_goes() {
         let Some((_ram, pages)) = lazy() else { return };
-        let raw = pages.fd().as_raw_fd();
-        drop(pages);
+        let raw = {
+            let pages = pages;
+            pages.fd().as_raw_fd()
+        };
         let link = std::fs::read_link(format!("/proc/self/fd/{raw}")).expect("it is open");
         assert!(link.to_string_lossy().contains("userfaultfd"), "{link:?}");
     }
