@@ -21,7 +21,7 @@ use crate::memory;
 use crate::report::Report;
 
 /// First byte of RAM the bare guest leaves free.
-const FREE: u64 = 2 << 20;
+pub(crate) const FREE: u64 = 2 << 20;
 /// Pages of the dirty set: 16 MiB.
 const DIRTY_PAGES: u64 = 4096;
 /// Samples of one row before the next row has its turn.
@@ -34,7 +34,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    fn wants(&self, name: &str) -> bool {
+    pub(crate) fn wants(&self, name: &str) -> bool {
         self.only
             .as_ref()
             .is_none_or(|only| name.contains(only.as_str()))
@@ -134,7 +134,12 @@ fn live(host: &Host, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
 }
 
 /// A sealed mother whose vCPU 0 rewrites the dirty set for ever; further vCPUs count.
-fn dirty_mother(host: &Host, mib: u64, vcpus: u32, spread: Spread) -> anyhow::Result<Cell> {
+pub(crate) fn dirty_mother(
+    host: &Host,
+    mib: u64,
+    vcpus: u32,
+    spread: Spread,
+) -> anyhow::Result<Cell> {
     let mut cell = host.bare(mib, vcpus)?;
     let half = (mib << 20) / 2;
     settle(cell.command(
@@ -170,7 +175,7 @@ fn collapse(name: &str, mother: &mut Cell, report: &mut Report) -> anyhow::Resul
 }
 
 /// Waits until the whole dirty set was rewritten.
-fn rewrite(cell: &mut Cell) -> anyhow::Result<()> {
+pub(crate) fn rewrite(cell: &mut Cell) -> anyhow::Result<()> {
     let target = cell.stats()?.ticks + DIRTY_PAGES;
     while cell.stats()?.ticks < target {
         std::thread::sleep(Duration::from_millis(5));

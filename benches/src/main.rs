@@ -1,4 +1,4 @@
-//! Benches of the fork path, of the hooks, of the service and of usage. Every one prints rows of percentiles and, with `--json`, one object as its last line.
+//! Benches of the fork path, of snapshots, of the hooks, of the service and of usage. Every one prints rows of percentiles and, with `--json`, one object as its last line.
 
 mod baseline;
 mod fork;
@@ -8,6 +8,7 @@ mod linux;
 mod memory;
 mod report;
 mod service;
+mod snapshot;
 mod usage;
 
 use std::path::PathBuf;
@@ -55,6 +56,18 @@ enum Bench {
         json: bool,
         /// Forks of each row.
         #[arg(long, default_value_t = 500)]
+        samples: usize,
+        /// Only rows whose name contains this.
+        #[arg(long)]
+        only: Option<String>,
+    },
+    /// Snapshots of the bare guest: restores that run before RAM is read, those that read it first, the pause of a save.
+    Snapshot {
+        /// Print one JSON object as the last line.
+        #[arg(long)]
+        json: bool,
+        /// Restores of each row.
+        #[arg(long, default_value_t = 30)]
         samples: usize,
         /// Only rows whose name contains this.
         #[arg(long)]
@@ -111,6 +124,15 @@ fn main() -> anyhow::Result<()> {
         } => {
             let plan = fork::Plan { samples, only };
             fork::run(&host::Host::open()?, &plan, &mut report)?;
+            json
+        }
+        Bench::Snapshot {
+            json,
+            samples,
+            only,
+        } => {
+            let plan = fork::Plan { samples, only };
+            snapshot::run(&host::Host::open()?, &plan, &mut report)?;
             json
         }
         Bench::Hooks { shipped, calls } => {

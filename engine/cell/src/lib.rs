@@ -4,6 +4,7 @@
 //! things and learns how it ended. [`process::main`] is the cell itself, which knows nothing of who steers it.
 
 mod client;
+pub mod pages;
 pub mod process;
 pub mod protocol;
 
@@ -13,5 +14,5 @@ pub use brood_control::cpu_ns;
 pub use brood_vmm::now;
 pub use client::{
     Births, Cell, CellError, CellProgram, Collapsed, EndCause, Ends, Fork, Handle, LayerSource,
-    WarmParts, become_reaper,
+    RestoreParts, Saved, WarmParts, become_reaper,
 };

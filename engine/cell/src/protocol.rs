@@ -145,6 +145,50 @@ pub enum Request {
         /// Its id.
         id: MachineId,
     },
+    /// Give out everything of a frozen checkpoint or a paused machine, to be restored elsewhere. Descriptors: where RAM
+    /// is written to, as `brood_snapshot::stream` says; then this process's `/proc/PID/pagemap`, if the engine may open
+    /// it. Meanwhile the cell does nothing else.
+    Save,
+    /// First packet: make a machine of a snapshot, held before its next instruction; RAM comes as it is touched. What
+    /// wants all of RAM is done, and answered, once it is there. Descriptors: `/dev/kvm`, the table
+    /// (`brood_snapshot::table`, a sealed memfd), state, disk files, then the files that the table names: files of
+    /// chunks, or one socket of a page server.
+    Restore {
+        /// Protocol version of the engine.
+        version: u32,
+        /// Where chunks come from.
+        source: ChunkSource,
+        /// Which chunks come that nobody touches.
+        fetch: Fetch,
+    },
+    /// Answered once RAM is whole, which then comes as fast as it can; at once by a machine that was not restored.
+    Fill,
+    /// Which chunks of RAM the guest and its devices have waited for since the restore. From then on the others come in
+    /// the background.
+    WorkingSet,
+}
+
+/// Where the chunks of a snapshot come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChunkSource {
+    /// Files.
+    Files,
+    /// A server that speaks [`crate::pages`]; the table names one file.
+    Server {
+        /// How long it may take for one chunk, milliseconds.
+        patience_ms: u32,
+    },
+}
+
+/// Which chunks of a snapshot are fetched that nobody touches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fetch {
+    /// None, until [`Request::WorkingSet`] or whatever wants all of RAM: so a working set is recorded.
+    OnlyTouched,
+    /// The working set at once, then all others in the background.
+    Ahead,
+    /// All, as fast as they can.
+    AtOnce,
 }
 
 impl Request {
@@ -170,6 +214,10 @@ impl Request {
             Self::Kill => "cell: kill",
             Self::Hello { .. } => "cell: hello",
             Self::Name { .. } => "cell: name",
+            Self::Save => "cell: save",
+            Self::Restore { .. } => "cell: restore",
+            Self::Fill => "cell: fill",
+            Self::WorkingSet => "cell: working set",
         }
     }
 }
@@ -271,6 +319,13 @@ pub enum Reply {
         nonce: [u8; 16],
         /// What the cell is.
         state: CellState,
+    },
+    /// RAM is written. Descriptors: state, disk files.
+    Saved,
+    /// The chunks that were waited for. Descriptor: their numbers, u32 little-endian, in the order of the first wait.
+    WorkingSet {
+        /// How many.
+        chunks: u32,
     },
 }
 
@@ -403,6 +458,8 @@ pub enum Event {
     },
     /// A process this cell had forked has ended, and its status was the cell's to take.
     ChildEnded(ChildEnd),
+    /// RAM of a restored machine is whole: the files of the snapshot, or the page server, are needed no more.
+    Whole,
 }
 
 /// How a machine came to its end.
@@ -431,6 +488,13 @@ pub enum Ending {
     Killed,
     /// The other end of the control socket closed, or the supervisor has gone.
     Orphaned,
+    /// A chunk of a restored machine's RAM could not be had, or is not what was saved.
+    Unreadable {
+        /// Its number: RAM is cut into chunks of 64 KiB.
+        chunk: u32,
+        /// Where it should have been, and what is wrong.
+        reason: String,
+    },
 }
 
 impl std::fmt::Display for Ending {
@@ -443,6 +507,12 @@ impl std::fmt::Display for Ending {
             Self::Refused { reason } => write!(f, "the machine could not go on: {reason}"),
             Self::Killed => f.write_str("the engine asked for its end"),
             Self::Orphaned => f.write_str("its engine or supervisor has gone"),
+            Self::Unreadable { chunk, reason } => {
+                write!(
+                    f,
+                    "chunk {chunk} of its RAM could not be restored: {reason}"
+                )
+            }
         }
     }
 }

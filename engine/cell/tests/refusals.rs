@@ -198,7 +198,7 @@ fn a_first_message_that_is_none_ends_the_cell_with_words() {
             .expect("words");
         let said = String::from_utf8_lossy(&said[..bytes]).into_owned();
         assert!(
-            ["first message", "Boot or Load"]
+            ["first message", "Boot, Load or Restore"]
                 .iter()
                 .all(|words| said.contains(words)),
             "{said:?}"

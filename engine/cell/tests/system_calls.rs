@@ -5,17 +5,24 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use brood_bare_guest::mailbox::Command;
-use brood_cell::Cell;
-use brood_testkit::{is_alive, settle};
+use brood_cell::protocol::{ChunkSource, Event, Fetch};
+use brood_cell::{Cell, pages};
+use brood_snapshot::CHUNK;
+use brood_testkit::{Image, is_alive, sealed, settle};
 use common::{ask, checkpoint_of, daughters_of, host, read, stop, write};
 
 /// Every system call a cell may make from boot to end, daughters and checkpoints included.
 const EXPECTED: &[(libc::c_long, &str)] = &[
     // The main loop and its sockets.
     (libc::SYS_poll, "poll"),
+    (libc::SYS_ppoll, "ppoll"),
     (libc::SYS_recvmsg, "recvmsg"),
     (libc::SYS_sendmsg, "sendmsg"),
     (libc::SYS_sendto, "sendto"),
@@ -89,13 +96,7 @@ type Counts = BTreeMap<libc::c_long, u64>;
 fn a_cell_that_serves_and_forks_makes_only_the_expected_system_calls() {
     let Some(host) = host() else { return };
     let mut mother = host.bare(64, 2);
-    let (attached, is_attached) = mpsc::channel();
-    let pid = mother.pid();
-    let tracer = std::thread::spawn(move || Tracer::default().run(pid, &attached));
-    is_attached
-        .recv()
-        .expect("the tracer answers")
-        .expect("the tracer may trace: it is root");
+    let tracer = trace(mother.pid());
 
     write(&mut mother, 1);
     ask(
@@ -140,12 +141,78 @@ fn a_cell_that_serves_and_forks_makes_only_the_expected_system_calls() {
     drop(mother.template().expect("template"));
     mother.resume().expect("resume");
     cells.extend([mother, checkpoint]);
+    end(cells);
+    only_expected(tracer);
+}
+
+#[test]
+fn a_cell_that_is_restored_and_saved_makes_only_the_expected_system_calls() {
+    let Some(host) = host() else { return };
+    let mut mother = host.bare(64, 1);
+    write(&mut mother, 1);
+    let mut checkpoint = checkpoint_of(&mut mother);
+    let image = Image::of(&mut checkpoint);
+    let table = sealed(&image.table(&[]));
+    let (ours, theirs) = UnixStream::pair().expect("socketpair");
+    let mut of_server = host.spawn();
+    let parts = image.parts(host.kvm(), &table, &theirs);
+    let source = ChunkSource::Server {
+        patience_ms: 300_000,
+    };
+    let chunks = image.chunks.try_clone().expect("dup");
+    let server = std::thread::spawn(move || {
+        pages::serve(ours, |chunk, bytes| {
+            chunks.read_exact_at(bytes, u64::from(chunk) * CHUNK as u64)
+        })
+    });
+    of_server
+        .restore(&parts, source, Fetch::OnlyTouched)
+        .expect("restored");
+    drop(theirs);
+    let mut of_files = host.spawn();
+    image
+        .restore(&host, &mut of_files, &table, Fetch::OnlyTouched)
+        .expect("restored");
+    for mut cell in [of_server, of_files] {
+        let tracer = trace(cell.pid());
+        cell.resume().expect("resume");
+        assert_eq!(read(&mut cell), 1);
+        cell.working_set().expect("recorded");
+        cell.event(
+            |event| matches!(event, Event::Whole),
+            Duration::from_secs(300),
+        )
+        .expect("whole");
+        let daughters = daughters_of(&mut cell, 1);
+        cell.pause().expect("pause");
+        assert!(Image::of(&mut cell).held().len() >= image.held().len());
+        end(daughters.into_iter().chain([cell]).collect());
+        only_expected(tracer);
+    }
+    server.join().expect("the server ends").expect("served");
+}
+
+/// Counts the system calls of a process from now on.
+fn trace(pid: u32) -> JoinHandle<Counts> {
+    let (attached, is_attached) = mpsc::channel();
+    let tracer = std::thread::spawn(move || Tracer::default().run(pid, &attached));
+    is_attached
+        .recv()
+        .expect("the tracer answers")
+        .expect("the tracer may trace: it is root");
+    tracer
+}
+
+fn end(cells: Vec<Cell>) {
     let pids: Vec<_> = cells.iter().map(Cell::pid).collect();
     Cell::end_all(cells).expect("end");
     settle("every cell has ended", || {
         pids.iter().all(|pid| !is_alive(*pid))
     });
+}
 
+/// What was traced until the last of them ended is what [`EXPECTED`] names.
+fn only_expected(tracer: JoinHandle<Counts>) {
     let counts = tracer.join().expect("the tracer ends with the last cell");
     let known: BTreeMap<_, _> = EXPECTED.iter().copied().collect();
     for (call, count) in &counts {

@@ -8,6 +8,7 @@
 mod limit;
 mod observe;
 mod random;
+mod snapshot;
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -22,6 +23,7 @@ pub use observe::{
     threads_of,
 };
 pub use random::Random;
+pub use snapshot::{Image, sealed};
 
 /// A host that tests may start cells on.
 pub struct Host {

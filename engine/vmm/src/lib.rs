@@ -10,6 +10,7 @@ mod collapse;
 mod fault_around;
 mod futex;
 mod host;
+mod lazy;
 mod machine;
 mod probe;
 mod ram;
@@ -17,11 +18,13 @@ mod seal;
 mod thread;
 mod vcpu;
 mod vcpu_state;
+mod walk;
 
 pub use clock::{ClockPolicy, now};
 pub use collapse::EmptyUnit;
 pub use host::{HostError, KvmHost};
 pub use kvm_ioctls::VcpuFd;
+pub use lazy::{LazyError, MissingPages, Userfault};
 pub use machine::{Machine, MachineError, MachineState};
 pub use probe::{
     GuestMode, GuestSpeed, ProbeError, SlotTimes, fault_around_control, guest_speed,
@@ -29,5 +32,7 @@ pub use probe::{
 };
 pub use ram::{GuestRam, HUGE_PAGE, RamError, RamRegion};
 pub use seal::{SealError, SealReport, SealedRam, SealedRun};
+pub use thread::Helper;
 pub use vcpu::{ExitHandler, IoWait, VcpuEnd, VcpuError, VcpuSlot, VcpuTimes, Vcpus};
 pub use vcpu_state::{StateError, VcpuState};
+pub use walk::WalkError;

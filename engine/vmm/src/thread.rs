@@ -1,4 +1,4 @@
-//! vCPU threads: plain pthreads with small stacks.
+//! vCPU threads, and helpers beside them: plain pthreads with small stacks.
 //!
 //! `std::thread` leaves an alternate signal stack and heap blocks behind in every forked child; glibc's `fork()`
 //! takes back the stacks of plain pthreads and hands them out again. Its allocator does not take back a lost thread's
@@ -14,10 +14,20 @@ const STACK_BYTES: usize = 256 << 10;
 ///
 /// # Safety
 /// `argument` must be valid for `entry` for as long as the thread runs.
-pub(crate) unsafe fn spawn(
-    entry: extern "C" fn(*mut libc::c_void) -> *mut libc::c_void,
+pub(crate) unsafe fn spawn(entry: Entry, argument: *mut libc::c_void) -> io::Result<()> {
+    // SAFETY: as this function demands.
+    unsafe { create(libc::PTHREAD_CREATE_DETACHED, entry, argument) }.map(|_| ())
+}
+
+type Entry = extern "C" fn(*mut libc::c_void) -> *mut libc::c_void;
+
+/// # Safety
+/// `argument` must be valid for `entry` for as long as the thread runs.
+unsafe fn create(
+    detach_state: libc::c_int,
+    entry: Entry,
     argument: *mut libc::c_void,
-) -> io::Result<()> {
+) -> io::Result<libc::pthread_t> {
     let mut attributes = std::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
     // SAFETY: the out-pointer is a live local.
     check(unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) })?;
@@ -25,15 +35,57 @@ pub(crate) unsafe fn spawn(
     let mut attributes = unsafe { attributes.assume_init() };
     // SAFETY: initialised above; the size is a multiple of the page size and above the minimum.
     check(unsafe { libc::pthread_attr_setstacksize(&mut attributes, STACK_BYTES) })?;
-    let detached = libc::PTHREAD_CREATE_DETACHED;
     // SAFETY: initialised above.
-    check(unsafe { libc::pthread_attr_setdetachstate(&mut attributes, detached) })?;
+    check(unsafe { libc::pthread_attr_setdetachstate(&mut attributes, detach_state) })?;
     let mut thread = 0;
     // SAFETY: the caller vouches for the argument; the out-pointer is a live local.
     let created = unsafe { libc::pthread_create(&mut thread, &attributes, entry, argument) };
     // SAFETY: initialised above and not used after.
     check(unsafe { libc::pthread_attr_destroy(&mut attributes) })?;
-    check(created)
+    check(created)?;
+    Ok(thread)
+}
+
+/// A thread that is waited for. Its stack is that of a vCPU.
+#[derive(Debug)]
+pub struct Helper(libc::pthread_t);
+
+type Work = Box<dyn FnOnce() + Send>;
+
+impl Helper {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// The host has no more threads.
+    pub fn start(work: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+        share_one_heap();
+        let work: Box<Work> = Box::new(Box::new(work));
+        let argument = Box::into_raw(work);
+        // SAFETY: the argument is a box of its own, which the thread takes back.
+        match unsafe { create(libc::PTHREAD_CREATE_JOINABLE, help, argument.cast()) } {
+            Ok(thread) => Ok(Self(thread)),
+            Err(error) => {
+                // SAFETY: no thread was made that would take it back.
+                drop(unsafe { Box::from_raw(argument) });
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits until it has ended.
+    pub fn join(self) {
+        // SAFETY: made by `start`, joined once: the value is gone after this.
+        let result = unsafe { libc::pthread_join(self.0, std::ptr::null_mut()) };
+        debug_assert_eq!(result, 0, "pthread_join of a thread of one's own");
+    }
+}
+
+extern "C" fn help(argument: *mut libc::c_void) -> *mut libc::c_void {
+    // SAFETY: `Helper::start` passes a box that is nobody else's.
+    let work: Box<Work> = unsafe { Box::from_raw(argument.cast()) };
+    allocate_uncached();
+    work();
+    std::ptr::null_mut()
 }
 
 unsafe extern "C" {

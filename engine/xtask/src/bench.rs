@@ -30,6 +30,8 @@ pub(crate) struct Options {
 enum Name {
     /// The fork path with a guest of a few pages: latency, pause, memory.
     Fork,
+    /// Snapshots with that guest: restores, and the pause of a save.
+    Snapshot,
     /// The shipped policy plugins: calls, whole forks, swaps, and endless ones.
     Hooks,
     /// The server over HTTP with bare guests: a fork, a burst, a list.
@@ -62,6 +64,7 @@ impl Name {
     fn subcommand(self) -> &'static str {
         match self {
             Self::Fork => "fork",
+            Self::Snapshot => "snapshot",
             Self::Hooks => "hooks",
             Self::Service => "service",
             Self::Usage => "usage",
@@ -71,7 +74,7 @@ impl Name {
 
     fn ground(self) -> Ground {
         match self {
-            Self::Fork => Ground::Here(&["brood-cell"]),
+            Self::Fork | Self::Snapshot => Ground::Here(&["brood-cell"]),
             Self::Hooks | Self::Usage => Ground::Here(&["brood"]),
             Self::Service => Ground::Here(&["brood", "brood-cell"]),
             Self::LabRatio => Ground::Lab,

@@ -14,11 +14,13 @@ mod fork;
 mod guest;
 mod line;
 mod reader;
+mod snapshot;
 
 pub use adopt::{Ends, Handle};
 pub use collapse::Collapsed;
 pub use error::{CellError, EndCause};
 pub use fork::{Births, Fork};
+pub use snapshot::{RestoreParts, Saved};
 
 use std::fs::File;
 use std::io;
@@ -322,7 +324,15 @@ impl Cell {
     }
 
     fn answer(&mut self, id: u64) -> Result<(Reply, Vec<OwnedFd>), CellError> {
-        let (result, fds) = self.wait_for(PATIENCE, |inbox| inbox.answers.remove(&id))?;
+        self.answer_within(id, PATIENCE)
+    }
+
+    fn answer_within(
+        &mut self,
+        id: u64,
+        limit: Duration,
+    ) -> Result<(Reply, Vec<OwnedFd>), CellError> {
+        let (result, fds) = self.wait_for(limit, |inbox| inbox.answers.remove(&id))?;
         Ok((result?, fds))
     }
 

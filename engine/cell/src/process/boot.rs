@@ -88,6 +88,8 @@ pub(super) fn boot(
         host,
         shared,
         standing: None,
+        filling: None,
+        touched: None,
         children: None,
         orphan: OrphanPolicy::End,
         name: None,

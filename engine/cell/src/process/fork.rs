@@ -177,6 +177,8 @@ fn become_point(vm: &mut Microvm, spec: ForkSpec, sockets: Vec<OwnedFd>) -> Infa
     forget_mother(vm, &sockets);
     vm.depth += 1;
     vm.name = None;
+    // The mother's: hers was whole before she forked, and no pager is left of it.
+    vm.touched = None;
     let calling = |index| match index < spec.daughters {
         true => Calling::Daughter(spec.start),
         false => Calling::Checkpoint,

@@ -10,6 +10,7 @@
 use brood_vmm::{ClockPolicy, GuestRam, KvmHost, Machine, MachineState, Vcpus};
 
 use super::refusal::{because, refuse};
+use super::restore::Filling;
 use super::shared::Shared;
 use brood_units::MachineId;
 
@@ -32,6 +33,10 @@ pub(super) struct Microvm {
     pub(super) host: KvmHost,
     pub(super) shared: &'static Shared,
     pub(super) standing: Option<Standing>,
+    /// While RAM of a restored machine is not whole: who fills it.
+    pub(super) filling: Option<Filling>,
+    /// The chunks of a restored machine that were waited for, once its RAM is whole.
+    pub(super) touched: Option<Vec<u32>>,
     /// Those it has forked; none before it serves.
     pub(super) children: Option<Children>,
     pub(super) orphan: OrphanPolicy,

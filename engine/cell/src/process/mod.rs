@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!  start ── Boot ──► Microvm ──┬── serve: control socket, device queues, vsock streams (one thread, poll(2))
-//!        └─ Load ──► (warm)    ├── vCPU threads: KVM_RUN, device registers
-//!                              └── Fork: park ─ save ─ fork(2) ──► frozen point ──► daughters, each a Microvm
+//!        ├─ Load ──► (warm)    ├── vCPU threads: KVM_RUN, device registers
+//!        └─ Restore ► (lazy)   └── Fork: park ─ save ─ fork(2) ──► frozen point ──► daughters, each a Microvm
 //! ```
 //!
 //! Single-purpose and without an async runtime, so that fork(2) at a known line copies all of it. Invariant: the main
-//! thread owns everything; vCPU threads reach only `shared::Shared`. It refuses any first message but Boot or Load.
+//! thread owns everything; vCPU threads reach only `shared::Shared`. It refuses any first message but Boot, Load or Restore.
 
 mod birth;
 mod boot;
@@ -17,7 +17,10 @@ mod hardware;
 mod jail;
 mod microvm;
 mod mouth;
+mod parts;
 mod refusal;
+mod restore;
+mod save;
 mod serve;
 mod shared;
 mod warm;
@@ -44,7 +47,7 @@ pub fn main() -> std::process::ExitCode {
             let reason = refusal::refuse(
                 "first message",
                 &refusal::chain(&error),
-                "start with Boot or Load",
+                "start with Boot, Load or Restore",
             )
             .to_string();
             // If the engine has gone there is nobody to tell.
@@ -69,9 +72,15 @@ pub fn main() -> std::process::ExitCode {
             guest,
         } => refusal::check_version(version).and_then(|()| boot::boot(machine, guest, fds)),
         Request::Load { version } => refusal::check_version(version).and_then(|()| warm::load(fds)),
+        Request::Restore {
+            version,
+            source,
+            fetch,
+        } => refusal::check_version(version)
+            .and_then(|()| restore::restore(source, fetch, &control, fds)),
         _ => Err(refusal::refuse(
             "first message",
-            "it is neither Boot nor Load",
+            "it is neither Boot, Load nor Restore",
             "start with one of them",
         )),
     };

@@ -17,7 +17,10 @@ use super::fork::{self, Forked, Infant};
 use super::hardware::Work;
 use super::microvm::Microvm;
 use super::mouth::Mouth;
+use super::parts;
 use super::refusal::{because, check_version, refuse};
+use super::restore::Filling;
+use super::save;
 use super::shared::Notice;
 use super::warm;
 use crate::protocol::{
@@ -60,6 +63,7 @@ pub(super) fn serve(mut vm: Microvm, control: Control) -> ExitCode {
 fn run(vm: &mut Microvm, mouth: &mut Mouth) -> Turn {
     let mut fds: Vec<libc::pollfd> = Vec::new();
     let mut work = Work::default();
+    let mut waiting = Vec::new();
     loop {
         fds.clear();
         fds.push(mouth.interest());
@@ -80,6 +84,12 @@ fn run(vm: &mut Microvm, mouth: &mut Mouth) -> Turn {
                 return finish(mouth, &ending);
             }
         }
+        if vm.filling.is_none()
+            && let Some((ask, files)) = waiting.pop()
+            && let Some(turn) = answer(vm, mouth, ask, files)
+        {
+            return turn;
+        }
         let seen = |at: usize| fds.get(at).map_or(0, |fd| fd.revents);
         let (control, line) = (seen(0), seen(3));
         if seen(2) != 0 {
@@ -99,6 +109,9 @@ fn run(vm: &mut Microvm, mouth: &mut Mouth) -> Turn {
         }
         if control & !libc::POLLOUT != 0 {
             match mouth.hear() {
+                Ok(Some((ask, files))) if wants_all(&ask.request) && vm.filling.is_some() => {
+                    put_off(vm, mouth, &mut waiting, (ask, files));
+                }
                 Ok(Some((ask, files))) => {
                     if let Some(turn) = answer(vm, mouth, ask, files) {
                         return turn;
@@ -109,6 +122,41 @@ fn run(vm: &mut Microvm, mouth: &mut Mouth) -> Turn {
                 Err(_) => return finish(mouth, &Ending::Orphaned),
             }
         }
+    }
+}
+
+/// Whether a restored machine's RAM must be whole before this is done: a fork inherits neither the pager nor its hold on
+/// RAM, and whoever reads or replaces all of RAM would do so around pages that are still to come.
+fn wants_all(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Fork(_)
+            | Request::Seal
+            | Request::Template
+            | Request::Collapse { .. }
+            | Request::Save
+            | Request::Fill
+    )
+}
+
+/// Has RAM made whole and keeps the ask until it is. An engine has one ask under way; a second one is refused.
+fn put_off(
+    vm: &Microvm,
+    mouth: &mut Mouth,
+    waiting: &mut Vec<(Ask, Vec<OwnedFd>)>,
+    asked: (Ask, Vec<OwnedFd>),
+) {
+    if !waiting.is_empty() {
+        let refusal = refuse(
+            asked.0.request.name(),
+            "another ask waits until RAM is whole",
+            "wait for its answer",
+        );
+        return mouth.answer(asked.0.id, Err(refusal), Vec::new());
+    }
+    waiting.push(asked);
+    if let Some(filling) = &vm.filling {
+        filling.hurry();
     }
 }
 
@@ -131,11 +179,15 @@ fn tell_children(vm: &Microvm, mouth: &mut Mouth) {
     }
 }
 
-fn heard(vm: &Microvm, mouth: &mut Mouth, notice: Notice) -> Option<Ending> {
+fn heard(vm: &mut Microvm, mouth: &mut Mouth, notice: Notice) -> Option<Ending> {
     match notice {
         Notice::FirstInstruction(at) => mouth.tell(Event::FirstInstruction { at }, Vec::new()),
         Notice::Reply { vcpu, value } => {
             mouth.tell(Event::MailboxReply { vcpu, value }, Vec::new());
+        }
+        Notice::Whole => {
+            vm.touched = vm.filling.take().map(Filling::end);
+            mouth.tell(Event::Whole, Vec::new());
         }
         Notice::PowerOff => return Some(Ending::PowerOff),
         Notice::Reboot => {
@@ -185,7 +237,10 @@ fn handle(vm: &mut Microvm, request: Request, files: Vec<OwnedFd>) -> Answer {
     let done = |()| (Reply::Done, Vec::new());
     match request {
         // A fork is answered by whoever calls this.
-        Request::Boot { .. } | Request::Load { .. } | Request::Fork(_) => Err(refuse(
+        Request::Boot { .. }
+        | Request::Load { .. }
+        | Request::Restore { .. }
+        | Request::Fork(_) => Err(refuse(
             "boot",
             "this cell has its machine already",
             "start another cell",
@@ -195,6 +250,10 @@ fn handle(vm: &mut Microvm, request: Request, files: Vec<OwnedFd>) -> Answer {
         Request::Seal => seal(vm).map(|reply| (reply, Vec::new())),
         Request::Collapse { units } => collapse(vm, &units).map(|reply| (reply, Vec::new())),
         Request::Template => warm::template(vm).map(|fds| (Reply::Template, fds)),
+        Request::Save => save::save(vm, files).map(|fds| (Reply::Saved, fds)),
+        // Its answer was put off until RAM was whole.
+        Request::Fill => Ok(done(())),
+        Request::WorkingSet => working_set(vm),
         Request::Stats => Ok((Reply::Stats(stats(vm)), Vec::new())),
         Request::Console { offset } => {
             let (lost, next, bytes) = vm.shared.hardware().console(offset);
@@ -244,6 +303,31 @@ fn handle(vm: &mut Microvm, request: Request, files: Vec<OwnedFd>) -> Answer {
             Ok(done(()))
         }
     }
+}
+
+/// The chunks that were waited for; their record is complete.
+fn working_set(vm: &Microvm) -> Answer {
+    const WORKING_SET: &str = "working set";
+    let Some(chunks) = vm
+        .filling
+        .as_ref()
+        .map(Filling::touched)
+        .or_else(|| vm.touched.clone())
+    else {
+        let cause = "this machine was not restored";
+        return Err(refuse(WORKING_SET, cause, "ask the restored one"));
+    };
+    if let Some(filling) = &vm.filling {
+        filling.fetch_ahead();
+    }
+    let bytes: Vec<u8> = chunks
+        .iter()
+        .flat_map(|chunk| chunk.to_le_bytes())
+        .collect();
+    let file = parts::in_memory(&bytes, WORKING_SET)?;
+    // RAM has fewer chunks than that.
+    let chunks = chunks.len() as u32;
+    Ok((Reply::WorkingSet { chunks }, vec![file]))
 }
 
 fn one(files: Vec<OwnedFd>) -> Result<OwnedFd, Refusal> {

@@ -24,6 +24,8 @@ pub(super) enum Notice {
     PowerOff,
     /// The guest asked for a reset.
     Reboot,
+    /// All of a restored machine's RAM is there.
+    Whole,
     /// A vCPU stopped for good.
     Ended { vcpu: u32, end: VcpuEnd },
 }

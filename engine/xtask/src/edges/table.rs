@@ -139,6 +139,7 @@ pub(super) const CRATES: &[Rule] = &[
             "brood-vmm",
             "brood-bare-guest",
             "brood-cell",
+            "brood-snapshot",
         ],
         SERVERS,
     ),
