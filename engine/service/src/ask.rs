@@ -72,6 +72,10 @@ pub enum MotherKind {
     Running,
     /// A frozen point.
     Checkpoint,
+    /// A snapshot on disk.
+    Snapshot,
+    /// The same, of a machine that goes on as herself.
+    Hibernated,
 }
 
 impl MotherKind {
@@ -81,13 +85,15 @@ impl MotherKind {
             Self::Template => "template",
             Self::Running => "running",
             Self::Checkpoint => "checkpoint",
+            Self::Snapshot | Self::Hibernated => "snapshot",
         }
     }
 
     const fn operation(self) -> &'static str {
         match self {
             Self::Template => "claim",
-            Self::Running | Self::Checkpoint => "fork",
+            Self::Running | Self::Checkpoint | Self::Snapshot => "fork",
+            Self::Hibernated => "wake",
         }
     }
 }
@@ -166,9 +172,7 @@ impl ForkSpec {
         if self.ttl_ms == Some(0) {
             return Err(SpecError::Ttl);
         }
-        if let Some(key) = self.labels.keys().find(|key| !is_label(key)) {
-            return Err(SpecError::Label { key: key.clone() });
-        }
+        check_labels(&self.labels)?;
         let shape = self.shape.clone().unwrap_or_else(|| mother.shape.clone());
         fits(&mother.shape, &shape)?;
         let secrets = match self.secrets {
@@ -209,6 +213,14 @@ fn asks(secrets: &str, give: &[Secret]) -> Labels {
         asks.push(("brood.secret-names".to_owned(), names.join(",")));
     }
     asks
+}
+
+/// Whether labels can be some: nothing of them is the engine's.
+pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), SpecError> {
+    match labels.keys().find(|key| !is_label(key)) {
+        Some(key) => Err(SpecError::Label { key: key.clone() }),
+        None => Ok(()),
+    }
 }
 
 fn is_label(key: &str) -> bool {

@@ -1,6 +1,7 @@
 //! Where machines are started: the host's KVM, the cell program, a directory for disk layers.
 
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::Context;
@@ -8,6 +9,7 @@ use brood_cell::{Cell, CellError, CellProgram, LayerSource, become_reaper};
 
 use crate::files::GuestFiles;
 use crate::keeper::Keeper;
+use crate::snapshot::{Parts, SnapshotError, Snapshots};
 
 /// A host ready to start cells.
 pub struct Host {
@@ -17,6 +19,7 @@ pub struct Host {
     files: Option<GuestFiles>,
     program: CellProgram,
     directory: tempfile::TempDir,
+    snapshots: Snapshots,
     keeper: Option<Keeper>,
 }
 
@@ -33,6 +36,10 @@ impl Host {
             .open("/dev/kvm")
             .context("cannot open /dev/kvm: run `brood doctor`")?;
         become_reaper()?;
+        let directory = tempfile::Builder::new()
+            .prefix("brood-")
+            .tempdir_in(parent)?;
+        let snapshots = Snapshots::open(&directory.path().join("snapshots"))?;
         Ok(Self {
             kvm,
             files: files.map(GuestFiles::open).transpose()?,
@@ -40,11 +47,31 @@ impl Host {
                 path: program.to_owned(),
                 arguments: vec!["cell".to_owned()],
             },
-            directory: tempfile::Builder::new()
-                .prefix("brood-")
-                .tempdir_in(parent)?,
+            directory,
+            snapshots,
             keeper: None,
         })
+    }
+
+    /// Has snapshots kept in `directory` from now on, which outlives this engine. Otherwise they go with it.
+    ///
+    /// # Errors
+    /// It cannot be made, read or written.
+    pub fn keeping_snapshots(mut self, directory: &Path) -> anyhow::Result<Self> {
+        self.snapshots = Snapshots::open(directory)?;
+        Ok(self)
+    }
+
+    /// Where snapshots are kept.
+    pub(crate) fn snapshots(&self) -> &Snapshots {
+        &self.snapshots
+    }
+
+    /// A cell with a machine of a snapshot, which has not run yet.
+    pub(crate) fn restore(&self, parts: &Parts) -> Result<Cell, SnapshotError> {
+        let mut cell = self.cell()?;
+        parts.restore(self.kvm.as_fd(), &mut cell)?;
+        Ok(cell)
     }
 
     /// Has a supervisor keep the cells from now on, so that they outlive this engine. Its socket lives in `state`.

@@ -17,4 +17,5 @@ pub mod node;
 pub mod path;
 pub mod process;
 pub mod secret;
+pub mod snapshot;
 pub mod usage;

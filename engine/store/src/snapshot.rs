@@ -135,13 +135,14 @@ impl Read<'_> {
         )
     }
 
-    /// The ids of all snapshots, for the engine's start.
+    /// Whose all snapshots are, and their ids, for the engine's start.
     ///
     /// # Errors
     /// The database cannot be read.
-    pub fn snapshot_ids(&self) -> Result<Vec<MachineId>, StoreError> {
-        self.all("SELECT id FROM snapshots ORDER BY seq", [], |row| {
-            Ok(MachineId::from_bytes(bytes(row, "id")?))
+    pub fn snapshot_keys(&self) -> Result<Vec<(String, MachineId)>, StoreError> {
+        self.all("SELECT tenant, id FROM snapshots ORDER BY seq", [], |row| {
+            let id = MachineId::from_bytes(bytes(row, "id")?);
+            Ok((get(row, "tenant")?, id))
         })
     }
 

@@ -136,8 +136,8 @@ fn a_snapshot_comes_back_as_it_was_written_to_its_tenant_alone() {
     let census = store.read(|read| read.snapshot_census()).expect("read");
     assert_eq!((census[0].count, census[0].bytes), (2, 1 << 34));
     assert_eq!(
-        store.read(|read| read.snapshot_ids()).expect("read"),
-        [id(2), id(3)]
+        store.read(|read| read.snapshot_keys()).expect("read"),
+        [2, 3].map(|n| ("acme".to_owned(), id(n)))
     );
 }
 

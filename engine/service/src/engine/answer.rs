@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use brood_store::{Born, EventRow, Life, MachineRow};
+use brood_store::{Born, EventRow, Life, MachineRow, SnapshotRow};
 use brood_units::{IntentId, MachineId, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,7 @@ pub struct MachineAnswer {
     pub name: Option<String>,
     /// A part of the tenant.
     pub project: String,
-    /// `running`, `paused`, `frozen` or `ended`.
+    /// `running`, `paused`, `frozen`, `hibernated` or `ended`.
     pub state: String,
     /// Whom it was forked from.
     pub mother: Option<MachineId>,
@@ -123,6 +123,57 @@ pub struct ForkAnswer {
 pub struct CheckpointAnswer {
     /// It.
     pub checkpoint: MachineAnswer,
+}
+
+/// A snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotAnswer {
+    /// Its id.
+    pub id: MachineId,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// Whom it was taken of.
+    pub machine: MachineId,
+    /// The machine that is hibernated in it.
+    pub hibernates: Option<MachineId>,
+    /// The template at the root of that machine's lineage.
+    pub template: MachineId,
+    /// The first machine of that lineage.
+    pub lineage: MachineId,
+    /// Forks between that one and the machine.
+    pub generation: u32,
+    /// What runs in it.
+    pub guest: String,
+    /// 1/1000 vCPU.
+    pub vcpu_milli: u32,
+    /// RAM, MiB.
+    pub memory_mib: u32,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// What it takes on disk by itself, bytes.
+    pub bytes: u64,
+    /// When it was taken, milliseconds since the epoch.
+    pub created: Timestamp,
+}
+
+impl From<SnapshotRow> for SnapshotAnswer {
+    fn from(row: SnapshotRow) -> Self {
+        Self {
+            id: row.id,
+            name: row.name,
+            machine: row.machine,
+            hibernates: row.sleeper,
+            template: row.template,
+            lineage: row.lineage,
+            generation: row.generation,
+            guest: row.guest,
+            vcpu_milli: row.shape.vcpu_milli,
+            memory_mib: row.shape.memory_mib,
+            labels: row.labels,
+            bytes: row.bytes,
+            created: row.created,
+        }
+    }
 }
 
 /// A page of a list.

@@ -53,7 +53,7 @@ pub struct CreateMachine {
 }
 
 /// Whether a name can be one: it goes into paths and commands.
-pub(super) fn check_name(what: &str, name: &str) -> Result<(), EngineError> {
+pub(crate) fn check_name(what: &str, name: &str) -> Result<(), EngineError> {
     let right = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"._-".contains(&c);
     let begins = name
         .bytes()

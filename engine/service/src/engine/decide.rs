@@ -26,7 +26,7 @@ use crate::decision::Decision;
 use crate::fork::wall_clock_ns;
 use crate::identity;
 use crate::line::Place;
-use crate::path::{Admitted, Asked, Reviewed, Safe, Stamps, Stopped, Why};
+use crate::path::{Admitted, Asked, Placed, Reviewed, Safe, Stamps, Stopped, Why};
 
 /// The longest that any request waits, whatever its policy says.
 const MOST_WAIT: Duration = Duration::from_mins(10);
@@ -42,30 +42,8 @@ impl Engine {
         spec: &ForkSpec,
         laps: &mut Laps,
     ) -> Result<Result<Stamps, Box<Stopped>>, EngineError> {
-        let failed = |error: anyhow::Error| EngineError::failed(&error);
-        let first_id = identity::machine_id().map_err(failed)?;
-        let mother = source.mother();
-        let admitted = self.admit(caller, source, spec, laps).await?;
-        laps.done(Step::Admission);
-        let admitted = match admitted {
-            Ok(admitted) => admitted,
-            Err(stopped) => return Ok(Err(stopped)),
-        };
-        let panels = &self.inner.panels;
-        let (gauge, layers) = (&self.inner.gauge, self.inner.host.directory());
-        let place = match gauge.here(layers, mother.shape.memory_mib, admitted.live()) {
-            Ok(place) => place,
-            Err(error) => {
-                self.give_back(admitted.give_up());
-                return Err(failed(error));
-            }
-        };
-        let placed = admitted.place(panels, vec![place]).await;
-        if let Ok(placed) = &placed {
-            gauge.place(placed.daughters());
-        }
-        laps.done(Step::Placement);
-        let placed = match placed {
+        let first_id = identity::machine_id().map_err(|error| EngineError::failed(&error))?;
+        let placed = match self.find_place(caller, source, spec, laps).await? {
             Ok(placed) => placed,
             Err(stopped) => return Ok(Err(stopped)),
         };
@@ -80,9 +58,40 @@ impl Engine {
             vault: &self.vault(caller.tenant()),
             mother: &given,
         };
-        let planned = placed.plan(panels, first_id, safe).await;
+        let planned = placed.plan(&self.inner.panels, first_id, safe).await;
         laps.done(Step::Mutation);
         Ok(planned)
+    }
+
+    /// Asks whether it may happen, and where.
+    pub(super) async fn find_place(
+        &self,
+        caller: &Caller,
+        source: &Source,
+        spec: &ForkSpec,
+        laps: &mut Laps,
+    ) -> Result<Result<Placed, Box<Stopped>>, EngineError> {
+        let admitted = self.admit(caller, source, spec, laps).await?;
+        laps.done(Step::Admission);
+        let admitted = match admitted {
+            Ok(admitted) => admitted,
+            Err(stopped) => return Ok(Err(stopped)),
+        };
+        let panels = &self.inner.panels;
+        let (gauge, layers) = (&self.inner.gauge, self.inner.host.directory());
+        let place = match gauge.here(layers, source.resident_mib(), admitted.live()) {
+            Ok(place) => place,
+            Err(error) => {
+                self.give_back(admitted.give_up());
+                return Err(EngineError::failed(&error));
+            }
+        };
+        let placed = admitted.place(panels, vec![place]).await;
+        if let Ok(placed) = &placed {
+            gauge.place(placed.daughters());
+        }
+        laps.done(Step::Placement);
+        Ok(placed)
     }
 
     /// Asks for admission until there is an answer other than to wait, or the time is over.

@@ -9,6 +9,7 @@ use brood_units::{IntentId, MachineId};
 use crate::ask::SpecError;
 use crate::path::{Stopped, Why};
 use crate::secret::OpenError;
+use crate::snapshot::SnapshotError;
 
 /// Why not.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +73,9 @@ pub enum EngineError {
         /// How long it stood there, milliseconds.
         waited_ms: u64,
     },
+    /// A snapshot cannot be written or used.
+    #[error("{0}")]
+    Snapshot(SnapshotError),
     /// The decision could not be made, or not carried out.
     #[error("{0}")]
     Failed(String),
@@ -88,6 +92,10 @@ impl EngineError {
         }
     }
 
+    pub(super) fn asleep(id: MachineId) -> Self {
+        Self::Conflict(format!("machine {id} is hibernated: wake it first"))
+    }
+
     pub(super) fn failed(error: &anyhow::Error) -> Self {
         Self::Failed(format!("{error:#}"))
     }
@@ -96,6 +104,12 @@ impl EngineError {
 impl From<SpecError> for EngineError {
     fn from(error: SpecError) -> Self {
         Self::Invalid(error.to_string())
+    }
+}
+
+impl From<SnapshotError> for EngineError {
+    fn from(error: SnapshotError) -> Self {
+        Self::Snapshot(error)
     }
 }
 
@@ -111,6 +125,7 @@ impl From<Box<Stopped>> for EngineError {
             Why::Secret(lacking @ (OpenError::Unknown { .. } | OpenError::NoKey { .. })) => {
                 Self::Conflict(lacking.to_string())
             }
+            Why::Snapshot(error) => error.into(),
             lacking @ Why::NoAgent => Self::Conflict(lacking.to_string()),
             other => Self::Failed(other.to_string()),
         }

@@ -128,13 +128,7 @@ impl Engine {
             ..WriteSpec::replace(path, 0)
         };
         let written = tokio::task::spawn_blocking(move || {
-            let mut source = Source {
-                came,
-                is_whole,
-                chunk: Vec::new(),
-                taken: 0,
-                ended: false,
-            };
+            let mut source = Source::new(came, is_whole);
             let written = agent.write_file(&spec, &mut source);
             drop::<Busy>(busy);
             written.map_err(refused)
@@ -247,8 +241,8 @@ impl Engine {
     }
 }
 
-/// Where the agent's chunks go. A caller who has gone ends the conversation.
-struct Sink(channel::Sender<Result<Vec<u8>, EngineError>>);
+/// Where chunks go. A caller who has gone ends the conversation.
+pub(super) struct Sink(pub(super) channel::Sender<Result<Vec<u8>, EngineError>>);
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -262,13 +256,26 @@ impl Write for Sink {
     }
 }
 
-/// Where the agent's chunks come from. One who goes before the end leaves no half file.
-struct Source {
+/// Where chunks come from. One who goes before the end leaves no half file.
+pub(super) struct Source {
     came: channel::Receiver<Vec<u8>>,
     is_whole: mpsc::Receiver<()>,
     chunk: Vec<u8>,
     taken: usize,
     ended: bool,
+}
+
+impl Source {
+    /// Of what comes, until it is said to be whole.
+    pub(super) fn new(came: channel::Receiver<Vec<u8>>, is_whole: mpsc::Receiver<()>) -> Self {
+        Self {
+            came,
+            is_whole,
+            chunk: Vec::new(),
+            taken: 0,
+            ended: false,
+        }
+    }
 }
 
 impl Read for Source {
@@ -323,14 +330,7 @@ mod tests {
     fn source() -> (channel::Sender<Vec<u8>>, mpsc::Sender<()>, Source) {
         let (chunks, came) = channel::channel(WAITING);
         let (whole, is_whole) = mpsc::channel();
-        let source = Source {
-            came,
-            is_whole,
-            chunk: Vec::new(),
-            taken: 0,
-            ended: false,
-        };
-        (chunks, whole, source)
+        (chunks, whole, Source::new(came, is_whole))
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::guest::{Brood, Brought, Guest};
 use super::intent::{About, Begun, Intention, close, hold_rows, record};
 use super::life::Living;
 use super::metric::{Laps, Step};
-use super::owner::{After, Tell};
+use super::owner::{After, Seated, Tell};
 use super::secret;
 use super::source::Source;
 use super::usage::reading;
@@ -24,8 +24,6 @@ use super::{
     now, report,
 };
 use crate::ask::ForkSpec;
-use crate::decision::Decision;
-use crate::hold::Held;
 use crate::path::{Stamps, Stopped};
 
 /// What becomes of the others where a daughter is missing.
@@ -104,7 +102,7 @@ impl Engine {
             .await
     }
 
-    async fn fork_from(
+    pub(super) async fn fork_from(
         &self,
         caller: &Caller,
         source: Source,
@@ -196,19 +194,23 @@ impl Job {
         match self.source.clone() {
             Source::Machine(row) => {
                 let (lineage, id) = (row.born.lineage, row.born.id);
-                let work = Box::new(move |mother: Option<Guest>| {
+                let work = Box::new(move |mother: Option<Seated>| {
                     self.laps.done(Step::Queue);
                     let (told, after) = match mother {
-                        Some(mut mother) => {
+                        Some(Seated::Awake(mut mother)) => {
                             let forked = mother.fork(stamps);
                             let counted = Some((id, reading::cpu(mother.pid())));
                             let (told, born) = self.finish(forked, counted);
                             let born = born.into_iter().map(|(living, guest)| (living.id, guest));
                             let after = After {
-                                guest: Some(mother),
+                                seated: Some(Seated::Awake(mother)),
                                 born: born.collect(),
                             };
                             (told, after)
+                        }
+                        Some(asleep @ Seated::Asleep) => {
+                            self.engine.give_back(stamps.give_up());
+                            (Err(EngineError::asleep(id)), After::with(asleep))
                         }
                         None => {
                             self.engine.give_back(stamps.give_up());
@@ -226,18 +228,39 @@ impl Job {
                     self.laps.done(Step::Queue);
                     let metrics = &inner.metrics;
                     let forked = inner.templates.claim(&inner.host, &row, stamps, metrics);
-                    let (told, born) = self.finish(forked, None);
-                    for (living, guest) in born {
-                        engine.inner.owners.seat(living.lineage, living.id, guest);
-                    }
-                    drop(answer.send(told));
+                    drop(answer.send(self.found_lineages(forked)));
                     inner.templates.refill(&inner.host, row.id);
                 });
+            }
+            Source::Snapshot(row) => {
+                tokio::task::spawn_blocking(move || {
+                    self.laps.done(Step::Queue);
+                    let forked = engine.restore_snapshot(&row, stamps);
+                    drop(answer.send(self.found_lineages(forked)));
+                });
+            }
+            Source::Asleep(row, _) => {
+                self.engine.give_back(stamps.give_up());
+                return Err(EngineError::asleep(row.born.id));
             }
         }
         answered
             .await
             .unwrap_or_else(|_| Err(EngineError::Failed("the fork broke off".to_owned())))
+    }
+
+    /// Writes down those who were born of no machine that lives, and seats each in a lineage of her own.
+    fn found_lineages(
+        self,
+        forked: Result<Brood, Box<Stopped>>,
+    ) -> Result<ForkAnswer, EngineError> {
+        let engine = self.engine.clone();
+        let (told, born) = self.finish(forked, None);
+        for (living, guest) in born {
+            let owners = &engine.inner.owners;
+            owners.seat(living.lineage, living.id, Seated::Awake(guest));
+        }
+        told
     }
 
     /// Writes down who was born, with the window of their mother that this ends, and gives out who is to be seated.
@@ -249,8 +272,8 @@ impl Job {
         let mut brood = match forked {
             Ok(brood) => brood,
             Err(mut stopped) => {
-                let decisions = std::mem::take(&mut stopped.decisions);
-                return self.nothing(stopped.held.take(), decisions, stopped.into());
+                self.engine.give_back(stopped.held.take());
+                return (Err(stopped.into()), Vec::new());
             }
         };
         self.laps.born(brood.stamping);
@@ -259,12 +282,15 @@ impl Job {
         let missing: Vec<String> = missing.into_iter().filter_map(Result::err).collect();
         let fails = lived.is_empty() || self.fork.on_error == OnError::EndAll;
         if fails && !missing.is_empty() {
-            let failed = EngineError::Failed(missing.join("; "));
-            return self.nothing(brood.held.take(), brood.decisions, failed);
+            self.engine.give_back(brood.held.take());
+            return (Err(EngineError::Failed(missing.join("; "))), Vec::new());
         }
         let rows = match self.rows(&mut lived) {
             Ok(rows) => rows,
-            Err(error) => return self.nothing(brood.held.take(), brood.decisions, error),
+            Err(error) => {
+                self.engine.give_back(brood.held.take());
+                return (Err(error), Vec::new());
+            }
         };
         let (mut guests, mut daughters, mut given) = (Vec::new(), Vec::new(), Vec::new());
         for (one, row) in lived.into_iter().zip(&rows) {
@@ -290,13 +316,20 @@ impl Job {
         let living: Vec<Living> = rows.iter().map(Living::of).collect();
         let (intent, tenant, kept) = (self.intent, self.caller.tenant().to_owned(), answer.clone());
         let (decisions, subject) = (brood.decisions, self.source.id());
+        let snapshot = match &self.source {
+            Source::Snapshot(row) => Some(row.id),
+            Source::Machine(_) | Source::Template(_) | Source::Asleep(..) => None,
+        };
         let births: Vec<_> = rows.iter().map(reading::birth).collect();
         let write = move |write: &mut Write<'_>| {
             count(write, mother, &births)?;
             for (row, given) in rows.iter().zip(&given) {
                 write.add_machine(row)?;
                 write.add_given(row.id, given)?;
-                let data = serde_json::json!({ "mother": row.mother, "intent": intent });
+                let mut data = serde_json::json!({ "mother": row.mother, "intent": intent });
+                if let Some(snapshot) = snapshot {
+                    data["snapshot"] = serde_json::json!(snapshot);
+                }
                 report(write, &tenant, "machine.born", row.id, &data)?;
             }
             let about = About {
@@ -325,28 +358,6 @@ impl Job {
         (Ok(answer), living.into_iter().zip(guests).collect())
     }
 
-    /// Writes down what was said about a fork that came to nothing, and gives back what was held for it.
-    fn nothing(
-        &self,
-        held: Option<Held>,
-        decisions: Vec<Decision>,
-        error: EngineError,
-    ) -> (Result<ForkAnswer, EngineError>, Vec<(Living, Guest)>) {
-        self.engine.give_back(held);
-        let (tenant, intent) = (self.caller.tenant().to_owned(), self.intent);
-        let subject = self.source.id();
-        let write = move |write: &mut Write<'_>| {
-            let about = About {
-                tenant: &tenant,
-                intent,
-                subject,
-            };
-            record(write, about, &decisions)
-        };
-        let kept = self.engine.store().write(write).wait();
-        (kept.and(Err(error)), Vec::new())
-    }
-
     /// Has daughters kept, and says how they are written down.
     fn rows(&self, lived: &mut [Brought]) -> Result<Vec<Born>, EngineError> {
         let kept = lived.iter_mut().map(|one| (one.stamp.id, &mut one.guest));
@@ -359,7 +370,7 @@ impl Job {
         let created = now();
         let expires = stamp.ttl_ms.map(|ttl| created.after(ttl));
         let (mother, lineage, template, generation) = match &self.source {
-            Source::Machine(row) => {
+            Source::Machine(row) | Source::Asleep(row, _) => {
                 let born = &row.born;
                 (
                     Some(born.id),
@@ -369,6 +380,7 @@ impl Job {
                 )
             }
             Source::Template(row) => (None, stamp.id, row.id, 0),
+            Source::Snapshot(row) => (None, stamp.id, row.template, 0),
         };
         Ok(Born {
             id: stamp.id,

@@ -9,6 +9,7 @@ use brood_cell::protocol::{Checkpoint, Start};
 use brood_cell::{Cell, CellError, EndCause};
 
 use brood_units::MachineId;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::decision::Decision;
 use crate::fork::Frozen;
@@ -82,6 +83,19 @@ impl Guest {
         Ok(Brood::fledged(born.stamp(), pause, stamping))
     }
 
+    /// Takes a frozen point of it, of a frozen point as well.
+    pub(super) fn point(&mut self) -> anyhow::Result<Self> {
+        let Self::LinuxPoint(of) = self else {
+            return self.checkpoint();
+        };
+        let fork = of.cell_mut().fork(0, Checkpoint::Keep, Start::Run)?;
+        let point = fork.checkpoint;
+        let point = point.ok_or_else(|| anyhow::anyhow!("no point was kept"))??;
+        let (ticket, mother, generation) = (of.ticket().clone(), of.mother(), of.generation());
+        let point = Frozen::new(point, ticket, mother, generation);
+        Ok(Self::LinuxPoint(Box::new(point)))
+    }
+
     /// Keeps a frozen point of it.
     pub(super) fn checkpoint(&mut self) -> anyhow::Result<Self> {
         match self {
@@ -122,6 +136,16 @@ impl Guest {
         self.cell()
             .process()
             .and_then(|fd: BorrowedFd<'_>| fd.try_clone_to_owned().ok())
+    }
+
+    /// Whether its process has ended. One that the kernel gives no descriptor of is taken to have.
+    pub(super) fn has_ended(&self) -> bool {
+        let at_once = Timespec::default();
+        let ended = self.cell().process().map(|process| {
+            let mut polled = [PollFd::from_borrowed_fd(process, PollFlags::IN)];
+            poll(&mut polled, Some(&at_once)) != Ok(0)
+        });
+        ended.unwrap_or(true)
     }
 
     /// Its process on the host.

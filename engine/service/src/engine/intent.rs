@@ -103,6 +103,13 @@ impl Engine {
         Ok(())
     }
 
+    /// The same on a thread that may stand still.
+    pub(super) fn give_up_now(&self, id: IntentId, why: String) -> Result<(), EngineError> {
+        let close = move |write: &mut Write<'_>| write.close_intent(id, &why, now());
+        self.store().write(close).wait().map(|_| ())?;
+        Ok(())
+    }
+
     /// Keeps what was said about a request that came to no intent, and reports that it was refused.
     pub(super) async fn keep_decisions(
         &self,

@@ -14,7 +14,8 @@ use tokio::sync::oneshot;
 use super::carried::Carried;
 use super::guest::Guest;
 use super::intent::{Begun, Intention, close};
-use super::owner::{After, Tell};
+use super::owner::{After, Seated, Tell};
+use super::snapshot::remove_bed;
 use super::usage::Begin;
 use super::usage::reading::{self, Metered};
 use super::{
@@ -42,6 +43,14 @@ impl Living {
             kind: born.kind,
             expires: born.expires,
             idle_ms: born.idle_ms,
+        }
+    }
+
+    /// The same of one that is hibernated, who is not idle though nobody asks anything of her.
+    pub(super) fn asleep(self) -> Self {
+        Self {
+            idle_ms: None,
+            ..self
         }
     }
 }
@@ -160,8 +169,8 @@ impl Engine {
                         Ok((answer, born)) => (Ok(answer), vec![born]),
                         Err(error) => (Err(error), Vec::new()),
                     };
-                    let guest = Some(mother);
-                    (told, After { guest, born })
+                    let seated = Some(Seated::Awake(mother));
+                    (told, After { seated, born })
                 }
                 Err(error) => (Err(EngineError::failed(&error)), After::back(mother)),
             })
@@ -258,11 +267,18 @@ impl Engine {
         how: &'static str,
     ) -> Result<(), EngineError> {
         let engine = self.clone();
-        self.work_with(living.clone(), move |guest| {
-            let cell = guest.kept_as();
-            let before = reading::all(guest.pid());
-            let reaped = guest.end();
-            let last = reading::end(reaped.as_ref().ok(), Some(before));
+        self.work_with_seated(living.clone(), move |seated| {
+            let (reaped, cell, last) = match seated {
+                Seated::Awake(guest) => {
+                    let cell = guest.kept_as();
+                    let before = reading::all(guest.pid());
+                    let reaped = guest.end();
+                    let last = reading::end(reaped.as_ref().ok(), Some(before));
+                    (reaped.map(|_| ()), cell, last)
+                }
+                // What she used was counted when she fell asleep.
+                Seated::Asleep => (Ok(()), None, reading::end(None, None)),
+            };
             let written = engine.write_end(&living, how.to_owned(), cell, last);
             let told = reaped
                 .map_err(|error| EngineError::Failed(error.to_string()))
@@ -273,7 +289,7 @@ impl Engine {
     }
 
     /// Lets go of all that is not a machine, for the engine's own end: machines that a supervisor keeps go on, and the
-    /// next engine takes them over. How many those are.
+    /// next engine takes them over. How many those are; who is hibernated is none of them.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -281,17 +297,19 @@ impl Engine {
         self.inner.templates.forget_all();
         self.sweep();
         let alive = self.store().read(|read| read.alive())?;
+        let awake = alive.iter().filter(|row| is_awake(row)).count();
         let is_kept = self.inner.host.keeper().is_some();
-        Ok(if is_kept { alive.len() } else { 0 })
+        Ok(if is_kept { awake } else { 0 })
     }
 
-    /// Ends all machines, for the engine's own end.
+    /// Ends all machines, for the engine's own end. Who is hibernated sleeps on.
     ///
     /// # Errors
     /// The store cannot be read, or a cell cannot be reaped; the others are.
     pub async fn close(&self) -> Result<(), EngineError> {
         let mut first = Ok(());
-        for row in self.store().read(|read| read.alive())? {
+        let alive = self.store().read(|read| read.alive())?;
+        for row in alive.into_iter().filter(is_awake) {
             match self
                 .end_one(Living::of(&row.born), "the engine was stopped")
                 .await
@@ -305,17 +323,31 @@ impl Engine {
         first
     }
 
-    /// Has something done with a machine that is in her seat, or gets there.
+    /// Has something done with a machine that is in her seat, or gets there, and is awake.
     pub(super) async fn work_with<T: Send + 'static>(
         &self,
         living: Living,
         work: impl FnOnce(Guest) -> (Result<T, EngineError>, After) + Send + 'static,
     ) -> Result<T, EngineError> {
+        let id = living.id;
+        self.work_with_seated(living, move |seated| match seated {
+            Seated::Awake(guest) => work(guest),
+            asleep @ Seated::Asleep => (Err(EngineError::asleep(id)), After::with(asleep)),
+        })
+        .await
+    }
+
+    /// The same with one that may be hibernated.
+    pub(super) async fn work_with_seated<T: Send + 'static>(
+        &self,
+        living: Living,
+        work: impl FnOnce(Seated) -> (Result<T, EngineError>, After) + Send + 'static,
+    ) -> Result<T, EngineError> {
         let (answer, answered) = oneshot::channel();
         let id = living.id;
-        let work = Box::new(move |guest: Option<Guest>| {
-            let (told, after) = match guest {
-                Some(guest) => work(guest),
+        let work = Box::new(move |seated: Option<Seated>| {
+            let (told, after) = match seated {
+                Some(seated) => work(seated),
                 None => (Err(EngineError::no_machine(id)), After::gone()),
             };
             // Who no longer waits does not want to know.
@@ -358,10 +390,14 @@ impl Engine {
         }
     }
 
-    /// Of one whose process has ended. Where somebody else ended it, it has no seat any more.
+    /// Of one whose process has ended. Where somebody else ended it, it has no seat any more, or sits there without it.
     async fn bury(&self, living: Living) {
         let engine = self.clone();
         let gone = self.work_with(living.clone(), move |guest| {
+            // She was hibernated, which ended that process, and has woken in another.
+            if !guest.has_ended() {
+                return (Ok(()), After::back(guest));
+            }
             let cell = guest.kept_as();
             let ended = guest.wait();
             let last = reading::end(ended.as_ref().ok(), None);
@@ -404,17 +440,18 @@ impl Engine {
             MachineKind::Machine => "machine.ended",
             MachineKind::Checkpoint => "checkpoint.ended",
         };
-        let write = move |write: &mut Write<'_>| -> Result<bool, EngineError> {
+        let write = move |write: &mut Write<'_>| -> Result<_, EngineError> {
             let was_alive = write.end_machine(id, &how, now())?;
             if was_alive {
                 write.count(id, &last, Cause::End)?;
                 report(write, &tenant, kind, id, &serde_json::json!({ "how": how }))?;
             }
-            Ok(was_alive)
+            Ok((was_alive, remove_bed(write, id)?))
         };
         self.inner.deadlines.forget(id);
         self.metered().remove(&id);
-        let was_alive = self.store().write(write).wait()?;
+        let (was_alive, bed) = self.store().write(write).wait()?;
+        self.discard(bed);
         if was_alive {
             // Checkpoints hold nothing, and are not known there.
             self.holds().machine_ended(id);
@@ -427,6 +464,11 @@ impl Engine {
         self.note(cell);
         Ok(())
     }
+}
+
+/// Whether a cell holds her.
+pub(super) fn is_awake(row: &MachineRow) -> bool {
+    row.born.state != MachineState::Hibernated
 }
 
 /// Everybody alive below `id`, mothers before daughters.

@@ -27,6 +27,7 @@ mod once;
 mod owner;
 mod rotate;
 mod secret;
+mod snapshot;
 mod source;
 mod stats;
 mod take_up;
@@ -54,6 +55,7 @@ pub use brood_store::{
 
 pub use answer::{
     CheckpointAnswer, DaughterAnswer, EventsAnswer, ForkAnswer, MachineAnswer, PageAnswer,
+    SnapshotAnswer,
 };
 pub use caller::{Caller, KEY_PREFIX, KeyAnswer, NewKey, Scope, Token};
 pub use create::{CreateMachine, CreateTemplate};
@@ -65,8 +67,11 @@ pub use intent::Idempotency;
 pub use life::Change;
 pub use metric::TenantLabels;
 pub use secret::SecretAnswer;
+pub use snapshot::{SnapshotBytes, SnapshotSink, TakeSnapshot};
 pub use stats::StatsAnswer;
 pub use usage::UsageOptions;
+
+pub(crate) use create::check_name;
 
 use deadline::Deadlines;
 use metric::{Costs, Metrics};
@@ -142,6 +147,7 @@ impl Engine {
             }),
         };
         engine.take_up().await?;
+        engine.sweep_snapshots()?;
         engine.begin_usage().await?;
         Ok(engine)
     }

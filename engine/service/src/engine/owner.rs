@@ -5,6 +5,8 @@
 //!                   └─── A is away ────────► waits in A's line;  work for B goes on beside it
 //! ```
 //!
+//! Who is hibernated has a seat as well: she is in it, asleep, and what is done with her has its turn like any other work.
+//!
 //! Invariant: a machine is in her seat or in the hands of exactly one piece of work, so that nobody needs a lock for her,
 //! and the owner itself never waits for any of them. Work for a machine that is gone is told so.
 
@@ -16,10 +18,18 @@ use tokio::sync::mpsc;
 
 use super::guest::Guest;
 
+/// Who sits in a seat.
+pub(super) enum Seated {
+    /// In a cell.
+    Awake(Guest),
+    /// On disk alone.
+    Asleep,
+}
+
 /// What is left of a machine after a piece of work.
 pub(super) struct After {
     /// She herself, if she is still there.
-    pub(super) guest: Option<Guest>,
+    pub(super) seated: Option<Seated>,
     /// Who was born of her.
     pub(super) born: Vec<(MachineId, Guest)>,
 }
@@ -27,8 +37,13 @@ pub(super) struct After {
 impl After {
     /// She goes back to her seat, alone.
     pub(super) fn back(guest: Guest) -> Self {
+        Self::with(Seated::Awake(guest))
+    }
+
+    /// As whoever she is now.
+    pub(super) fn with(seated: Seated) -> Self {
         Self {
-            guest: Some(guest),
+            seated: Some(seated),
             born: Vec::new(),
         }
     }
@@ -36,14 +51,14 @@ impl After {
     /// She is gone.
     pub(super) fn gone() -> Self {
         Self {
-            guest: None,
+            seated: None,
             born: Vec::new(),
         }
     }
 }
 
 /// What is done with a machine, on a thread that may stand still; nothing is given to it where she is gone.
-pub(super) type Work = Box<dyn FnOnce(Option<Guest>) -> (After, Tell) + Send>;
+pub(super) type Work = Box<dyn FnOnce(Option<Seated>) -> (After, Tell) + Send>;
 
 /// Tells whoever waits for a piece of work, once everybody sits again: who is told of a machine can ask for it.
 pub(super) type Tell = Box<dyn FnOnce() + Send>;
@@ -55,7 +70,7 @@ fn refuse(work: Work) {
 }
 
 enum Message {
-    Seat(MachineId, Guest),
+    Seat(MachineId, Seated),
     Work(MachineId, Work),
     Done(MachineId, After, Tell),
 }
@@ -68,7 +83,7 @@ pub(super) struct Owners {
 
 impl Owners {
     /// Gives a machine a seat; the first one of a lineage brings its owner to life.
-    pub(super) fn seat(&self, lineage: MachineId, id: MachineId, guest: Guest) {
+    pub(super) fn seat(&self, lineage: MachineId, id: MachineId, seated: Seated) {
         let mut lineages = self.lineages.lock().unwrap_or_else(PoisonError::into_inner);
         let owner = lineages.entry(lineage).or_insert_with(|| {
             let (sender, messages) = mpsc::unbounded_channel();
@@ -82,7 +97,7 @@ impl Owners {
             sender
         });
         // An owner ends under this lock, so it is there.
-        drop(owner.send(Message::Seat(id, guest)));
+        drop(owner.send(Message::Seat(id, seated)));
     }
 
     /// Has something done with a machine of a lineage.
@@ -100,7 +115,7 @@ impl Owners {
 /// A machine's place: empty while something is done with her.
 #[derive(Default)]
 struct Seat {
-    guest: Option<Guest>,
+    seated: Option<Seated>,
     line: VecDeque<Work>,
 }
 
@@ -123,9 +138,9 @@ impl Owner {
 
     fn hear(&mut self, message: Message) {
         match message {
-            Message::Seat(id, guest) => {
+            Message::Seat(id, seated) => {
                 let seat = Seat {
-                    guest: Some(guest),
+                    seated: Some(seated),
                     line: VecDeque::new(),
                 };
                 self.seats.insert(id, seat);
@@ -139,11 +154,11 @@ impl Owner {
             },
             Message::Done(id, after, tell) => {
                 for (daughter, guest) in after.born {
-                    self.hear(Message::Seat(daughter, guest));
+                    self.hear(Message::Seat(daughter, Seated::Awake(guest)));
                 }
-                match (after.guest, self.seats.get_mut(&id)) {
-                    (Some(guest), Some(seat)) => {
-                        seat.guest = Some(guest);
+                match (after.seated, self.seats.get_mut(&id)) {
+                    (Some(seated), Some(seat)) => {
+                        seat.seated = Some(seated);
                         self.next(id);
                     }
                     _ => self.unseat(id),
@@ -161,13 +176,13 @@ impl Owner {
         let Some(seat) = self.seats.get_mut(&id) else {
             return;
         };
-        if seat.guest.is_none() {
+        if seat.seated.is_none() {
             return;
         }
         if let Some(work) = seat.line.pop_front() {
-            let guest = seat.guest.take();
+            let seated = seat.seated.take();
             tokio::task::spawn_blocking(move || {
-                let (after, tell) = work(guest);
+                let (after, tell) = work(seated);
                 drop(owner.send(Message::Done(id, after, tell)));
             });
         }

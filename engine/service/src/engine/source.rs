@@ -1,7 +1,7 @@
-//! What daughters are made of: a machine that runs, a checkpoint, or a template.
+//! What daughters are made of: a machine that runs, a checkpoint, a template or a snapshot.
 
 use brood_hooks::Resources;
-use brood_store::{MachineKind, MachineRow, ShapeRow, TemplateRow};
+use brood_store::{MachineKind, MachineRow, ShapeRow, SnapshotRow, TemplateRow};
 use brood_units::MachineId;
 
 use super::{Engine, EngineError, secret};
@@ -13,6 +13,9 @@ use crate::secret::Given;
 pub(super) enum Source {
     Machine(Box<MachineRow>),
     Template(Box<TemplateRow>),
+    Snapshot(Box<SnapshotRow>),
+    /// A machine that is hibernated, and what she sleeps in: nobody but herself comes of it.
+    Asleep(Box<MachineRow>, Box<SnapshotRow>),
 }
 
 impl Source {
@@ -21,6 +24,8 @@ impl Source {
         match self {
             Self::Machine(row) => row.born.kind.as_str(),
             Self::Template(_) => "template",
+            Self::Snapshot(_) => "snapshot",
+            Self::Asleep(..) => "hibernated",
         }
     }
 
@@ -28,6 +33,17 @@ impl Source {
         match self {
             Self::Machine(row) => row.born.id,
             Self::Template(row) => row.id,
+            Self::Snapshot(row) => row.id,
+            Self::Asleep(row, _) => row.born.id,
+        }
+    }
+
+    /// The mother's memory that is in this host's already, MiB: nothing of who is on disk is.
+    pub(super) fn resident_mib(&self) -> u32 {
+        match self {
+            Self::Machine(row) => row.born.shape.memory_mib,
+            Self::Template(row) => row.memory_mib,
+            Self::Snapshot(_) | Self::Asleep(..) => 0,
         }
     }
 
@@ -62,7 +78,22 @@ impl Source {
                 private_mib: 0,
                 labels: Vec::new(),
             },
+            Self::Snapshot(row) => restored(MotherKind::Snapshot, row.id, row),
+            Self::Asleep(machine, row) => restored(MotherKind::Hibernated, machine.born.id, row),
         }
+    }
+}
+
+/// Who is restored shares nothing with anybody.
+fn restored(kind: MotherKind, id: MachineId, row: &SnapshotRow) -> Mother {
+    Mother {
+        kind,
+        id,
+        template: row.template,
+        generation: row.generation,
+        shape: resources(row.shape),
+        private_mib: row.shape.memory_mib,
+        labels: row.labels.clone().into_iter().collect(),
     }
 }
 
@@ -78,10 +109,12 @@ fn resources(shape: ShapeRow) -> Resources {
 impl Engine {
     /// What the mother was given.
     pub(super) fn given(&self, source: &Source) -> Result<Vec<Given>, EngineError> {
-        let Source::Machine(row) = source else {
-            return Ok(Vec::new());
+        let holder = match source {
+            Source::Machine(row) | Source::Asleep(row, _) => row.born.id,
+            Source::Snapshot(row) => row.id,
+            Source::Template(_) => return Ok(Vec::new()),
         };
-        let rows = self.store().read(|read| read.given(row.born.id))?;
+        let rows = self.store().read(|read| read.given(holder))?;
         Ok(rows.into_iter().map(secret::given).collect())
     }
 }

@@ -5,10 +5,12 @@
 //!  cell lives        taken over            killed: nobody was told of it
 //!  cell ended   written down with its end  forgotten
 //!  no cell      written down as ended
+//!
+//!  hibernated   sleeps on                  on disk without a row: removed
 //! ```
 //!
-//! Invariant: afterwards every machine that is written down as alive is one that can be asked, and no cell lives that is
-//! not. What was being done when the engine died came to nothing, and a caller that repeats it with its key has it done.
+//! Invariant: afterwards every machine that is written down as alive is one that can be asked, no cell lives that is
+//! not, and of snapshots there is on disk what is written down and nothing else. What was being done when the engine died came to nothing, and a caller that repeats it with its key has it done.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -21,8 +23,8 @@ use brood_units::MachineId;
 
 use super::carried::Carried;
 use super::guest::Guest;
-use super::life::Living;
-use super::owner::After;
+use super::life::{Living, is_awake};
+use super::owner::{After, Seated};
 use super::usage::reading;
 use super::{Engine, EngineError, now, report};
 use crate::fork::wall_clock_ns;
@@ -44,11 +46,21 @@ impl Engine {
         let engine = self.clone();
         let taken = tokio::task::spawn_blocking(move || engine.take_over()).await;
         let taken = taken.unwrap_or_else(|error| Err(EngineError::Failed(error.to_string())))?;
-        for (living, mut guest) in taken {
-            self.look_after(living.clone(), &mut guest);
+        for (living, seated) in taken {
             let (lineage, id) = (living.lineage, living.id);
-            let is_linux = guest.linux().is_some();
-            self.inner.owners.seat(lineage, id, guest);
+            let is_linux = match seated {
+                Seated::Awake(mut guest) => {
+                    self.look_after(living.clone(), &mut guest);
+                    let is_linux = guest.linux().is_some();
+                    self.inner.owners.seat(lineage, id, Seated::Awake(guest));
+                    is_linux
+                }
+                Seated::Asleep => {
+                    self.watch(living.clone().asleep());
+                    self.inner.owners.seat(lineage, id, Seated::Asleep);
+                    false
+                }
+            };
             if is_linux {
                 let engine = self.clone();
                 tokio::spawn(async move { engine.release(living).await });
@@ -124,7 +136,7 @@ impl Engine {
         }
     }
 
-    fn take_over(&self) -> Result<Vec<(Living, Guest)>, EngineError> {
+    fn take_over(&self) -> Result<Vec<(Living, Seated)>, EngineError> {
         let keeper = self.inner.host.keeper();
         let mut cells: HashMap<MachineId, Entry> = match keeper {
             Some(keeper) => {
@@ -134,7 +146,9 @@ impl Engine {
             None => HashMap::new(),
         };
         let (mut taken, mut lost) = (Vec::new(), Vec::new());
-        for row in self.store().read(|read| read.alive())? {
+        let alive = self.store().read(|read| read.alive())?;
+        let (awake, asleep): (Vec<_>, Vec<_>) = alive.into_iter().partition(is_awake);
+        for row in awake {
             match self.adopt(&row, &mut cells) {
                 Ok(guest) => taken.push((row.born, guest)),
                 Err(how) => lost.push((row, how)),
@@ -167,10 +181,11 @@ impl Engine {
                 .map_err(|error| EngineError::failed(&error))?;
         }
         self.recall_holds()?;
-        let taken = taken.into_iter();
-        Ok(taken
-            .map(|(born, guest)| (Living::of(&born), guest))
-            .collect())
+        let awake = taken.into_iter();
+        let awake = awake.map(|(born, guest)| (Living::of(&born), Seated::Awake(guest)));
+        let asleep = asleep.into_iter();
+        let asleep = asleep.map(|row| (Living::of(&row.born), Seated::Asleep));
+        Ok(awake.chain(asleep).collect())
     }
 
     /// Usage of machines that were born under a program that did not count is counted from now on.
@@ -244,7 +259,8 @@ impl Engine {
         let mut holds = self.holds();
         let clock = Now::from_unix_nanos(wall_clock_ns());
         for intent in self.store().read(|read| read.holding_intents(now()))? {
-            let of_it = alive.iter().filter(|row| row.born.intent == intent.id);
+            let awake = alive.iter().filter(|row| is_awake(row));
+            let of_it = awake.filter(|row| row.born.intent == intent.id);
             let machines = of_it.map(|row| row.born.id);
             let units = intent.holds.iter().map(Units::from).collect();
             holds.recall(clock, units, intent.units, machines);

@@ -12,9 +12,9 @@ use brood_agent_proto::{Client, ConfirmReport, StampReport, StampSpec, StampTick
 use brood_cell::now;
 use brood_units::{Instant, MachineId};
 
-use super::IdentitySpec;
 use super::clock::{self, Reading, wall_clock_ns};
 use super::unconfirmed::{Failure, Step, at};
+use super::{HostKeys, IdentitySpec};
 use crate::identity;
 use crate::machine::CALL_PATIENCE;
 
@@ -105,6 +105,7 @@ impl Introduction<'_> {
             commands,
             entropy,
             read_frozen: _,
+            host_keys,
         } = self.identity;
         let mut spec = StampSpec {
             machine_id: match id {
@@ -121,7 +122,10 @@ impl Introduction<'_> {
             boot_id: identity::boot_id()?,
             env: Default::default(),
             files: files.clone(),
-            ssh_host_keys: SshHostKeys::Regenerate,
+            ssh_host_keys: match host_keys {
+                HostKeys::Anew => SshHostKeys::Regenerate,
+                HostKeys::Kept => SshHostKeys::Keep,
+            },
             commands: commands.clone(),
             hook_timeout_ms: 0,
         };

@@ -25,7 +25,7 @@ use crate::identity;
 use crate::machine::Machine;
 
 pub use clock::wall_clock_ns;
-pub use stamp::{Daughter, IdentitySpec, Timing, Unstamped, patience, stamp_all};
+pub use stamp::{Daughter, HostKeys, IdentitySpec, Timing, Unstamped, patience, stamp_all};
 pub use unconfirmed::{Ending, Step, Unconfirmed};
 
 /// How long the workload may take to freeze before the fork is refused.
@@ -105,7 +105,7 @@ pub fn live(mother: &mut Machine, daughters: u32, keep: Checkpoint) -> anyhow::R
 }
 
 /// Freezes the workload. Where that fails the machine has no conversation until the next call begins one.
-fn quiesce(machine: &mut Machine) -> anyhow::Result<Quiesced> {
+pub(crate) fn quiesce(machine: &mut Machine) -> anyhow::Result<Quiesced> {
     let token = identity::fork_token()?;
     let agent = machine.take_agent()?;
     agent

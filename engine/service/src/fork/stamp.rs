@@ -8,9 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant as Deadline};
 
 use brood_agent_proto::fork::{StampCommand, StampFile};
-use brood_agent_proto::{ConfirmReport, StampReport, StampTicket};
-use brood_cell::Cell;
+use brood_agent_proto::{ConfirmReport, ForkToken, StampReport, StampTicket};
 use brood_cell::protocol::Event;
+use brood_cell::{Cell, CellError, now};
 use brood_units::{Instant, MachineId};
 
 use super::introduction::{Introduced, Introduction};
@@ -43,6 +43,18 @@ pub struct IdentitySpec {
     pub entropy: Vec<u8>,
     /// A file to read in her before her workload runs.
     pub read_frozen: Option<String>,
+    /// What becomes of the keys that prove who she is to SSH clients.
+    pub host_keys: HostKeys,
+}
+
+/// What becomes of SSH host keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostKeys {
+    /// A daughter is somebody else than her mother.
+    #[default]
+    Anew,
+    /// Who wakes is who she was.
+    Kept,
 }
 
 impl fmt::Debug for IdentitySpec {
@@ -105,6 +117,33 @@ pub fn patience(sisters: usize) -> Duration {
 }
 
 impl Unstamped {
+    /// One whose cell was restored of a snapshot, and has not run yet.
+    pub(crate) fn restored(
+        cell: Cell,
+        token: ForkToken,
+        mother: MachineId,
+        generation: u32,
+    ) -> Self {
+        Self {
+            cell,
+            ticket: StampTicket::from_token(token),
+            mother,
+            generation,
+            index: 0,
+            asked: now(),
+        }
+    }
+
+    /// Has one that has not run yet run towards her stamp.
+    ///
+    /// # Errors
+    /// Her cell is gone.
+    pub(crate) fn go(mut self) -> Result<Self, CellError> {
+        self.asked = now();
+        self.cell.resume()?;
+        Ok(self)
+    }
+
     /// Gives her an identity, has her confirm it and lets her workload run; kills her if that fails or is not done
     /// within `patience`.
     ///
@@ -116,8 +155,8 @@ impl Unstamped {
         identity: &IdentitySpec,
         patience: Duration,
     ) -> anyhow::Result<Daughter> {
-        let now = Deadline::now();
-        let deadline = now.checked_add(patience).unwrap_or(now);
+        let begun = Deadline::now();
+        let deadline = begun.checked_add(patience).unwrap_or(begun);
         let ran = |event: &Event| matches!(event, Event::FirstInstruction { .. });
         let born = match self.cell.event(ran, patience) {
             Ok((Event::FirstInstruction { at }, _)) => Some(at),

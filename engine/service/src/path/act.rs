@@ -114,6 +114,24 @@ impl Stamps {
         }
     }
 
+    /// Has daughters that were restored of a snapshot run towards their stamps.
+    ///
+    /// # Errors
+    /// There are not as many as were planned.
+    pub fn wake_all(self, restored: Vec<Unstamped>) -> Result<Born, Box<Stopped>> {
+        let (count, wanted) = (restored.len(), self.stamps.len());
+        if count != wanted {
+            let error = anyhow::anyhow!("{wanted} daughters were planned, {count} restored");
+            return Err(self.fail(error));
+        }
+        let woken = restored.into_iter().zip(0..).map(|(mut one, index)| {
+            one.index = index;
+            one.go()
+        });
+        let woken = woken.collect();
+        Ok(self.born(woken))
+    }
+
     fn born(self, daughters: Vec<Result<Unstamped, CellError>>) -> Born {
         Born {
             course: self.course,

@@ -28,11 +28,12 @@ use crate::decision::Decision;
 use crate::hold::Held;
 use crate::line::Deferred;
 use crate::secret::OpenError;
+use crate::snapshot::SnapshotError;
 
 pub use act::{Born, Fledged, Pause};
 pub use admit::{Admitted, Reviewed};
 pub use bare::Hatched;
-pub use place::{Node, Placed};
+pub use place::{Allowed, Node, Placed};
 pub use plan::{Stamp, Stamps};
 pub use secret::{Safe, StampSecrets};
 
@@ -125,6 +126,9 @@ pub enum Why {
         "a bare guest has no agent that could set variables, write files or take secrets: leave `env` and `files` out, have no policy give secrets, or use a template with a Linux guest"
     )]
     NoAgent,
+    /// The snapshot cannot be used.
+    #[error("{0}")]
+    Snapshot(SnapshotError),
     /// The fork failed.
     #[error("{0:#}")]
     Fork(anyhow::Error),

@@ -7,7 +7,7 @@ use brood_hooks::placement::{Candidate, Column, PlacementError, Question, Ranks,
 use brood_hooks::{Labels, Placement, Span};
 
 use super::{Admitted, Course, Panels, Stopped};
-use crate::decision::decisions;
+use crate::decision::{Decision, decisions};
 use crate::hold::Held;
 
 /// One place that the engine offers.
@@ -29,7 +29,24 @@ pub struct Placed {
     pub(super) runs: Vec<brood_hooks::mutation::PlacedRun>,
 }
 
+/// What is allowed to happen as it is, with nobody asked what is to differ.
+#[must_use = "units are held for it"]
+pub struct Allowed {
+    /// Units that are held for it.
+    pub held: Option<Held>,
+    /// What was said.
+    pub decisions: Vec<Decision>,
+}
+
 impl Placed {
+    /// Of a machine that goes on as who she is: there is no plan to be made.
+    pub fn as_she_is(self) -> Allowed {
+        Allowed {
+            held: self.course.held,
+            decisions: self.course.decisions,
+        }
+    }
+
     /// How many have a place.
     pub fn daughters(&self) -> u32 {
         self.course.request.count

@@ -107,7 +107,12 @@ impl Stamps {
 
     /// What should have been done cannot be done.
     pub fn fail(self, error: anyhow::Error) -> Box<Stopped> {
-        self.course.stopped(Why::Fork(error))
+        self.stop(Why::Fork(error))
+    }
+
+    /// The same, for a reason that has a name.
+    pub fn stop(self, why: Why) -> Box<Stopped> {
+        self.course.stopped(why)
     }
 
     /// The request goes no further after all; what was held for it is in the answer.

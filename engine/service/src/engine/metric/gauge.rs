@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use brood_store::{Census, MachineKind};
+use brood_store::{Census, MachineKind, SnapshotCensus};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Unit;
@@ -33,7 +33,9 @@ impl Collector for Gauges {
         let inner = &self.engine.inner;
         let census = inner.store.read(|read| read.census());
         let usage = inner.store.read(|read| read.usage_state());
-        let errors = f64::from(u8::from(census.is_err() || usage.is_err()));
+        let snapshots = inner.store.read(|read| read.snapshot_census());
+        let is_lacking = census.is_err() || usage.is_err() || snapshots.is_err();
+        let errors = f64::from(u8::from(is_lacking));
         page.gauge(
             about(
                 "scrape_errors",
@@ -43,6 +45,9 @@ impl Collector for Gauges {
         )?;
         if let Ok(census) = &census {
             self.machines(&mut page, census)?;
+        }
+        if let Ok(snapshots) = &snapshots {
+            self.snapshots(&mut page, snapshots)?;
         }
         if let Ok(usage) = &usage {
             let is_billed = self.engine.biller().is_some();
@@ -81,6 +86,7 @@ impl Gauges {
         for (kind, state) in [
             ("machine", "running"),
             ("machine", "paused"),
+            ("machine", "hibernated"),
             ("checkpoint", "frozen"),
         ] {
             counts.insert((kind, state), 0.0);
@@ -90,7 +96,7 @@ impl Gauges {
             let count = row.count as f64;
             *counts.entry((&row.kind, &row.state)).or_default() += count;
             *of_tenant.entry(row.tenant.as_str()).or_insert(0.0) += count;
-            if row.kind == "machine" {
+            if row.kind == "machine" && row.state != "hibernated" {
                 memory += row.memory_mib as f64 * f64::from(1 << 20);
                 vcpus += row.vcpu_milli as f64 / 1000.0;
             }
@@ -127,6 +133,43 @@ impl Gauges {
             ),
             each,
         )
+    }
+
+    fn snapshots(&self, page: &mut Page<'_>, census: &[SnapshotCensus]) -> fmt::Result {
+        let (mut count, mut bytes) = (0.0, 0.0);
+        for row in census {
+            count += row.count as f64;
+            bytes += row.bytes as f64;
+        }
+        page.gauge(
+            about(
+                "snapshots",
+                "Snapshots on disk, with those that machines are hibernated in",
+            ),
+            [(NONE, count)],
+        )?;
+        let size = About {
+            unit: Some(Unit::Bytes),
+            ..about(
+                "snapshots_whole",
+                "What snapshots would take on disk if nothing of them were shared",
+            )
+        };
+        page.gauge(size, [(NONE, bytes)])?;
+        let on_disk = About {
+            unit: Some(Unit::Bytes),
+            ..about("snapshots_disk", "What snapshots take on disk together")
+        };
+        // What cannot be looked at counts nothing, as with the database.
+        let taken = self.engine.inner.host.snapshots().disk_bytes().unwrap_or(0);
+        page.gauge(on_disk, [(NONE, taken as f64)])?;
+        if self.tenants == TenantLabels::Together {
+            return Ok(());
+        }
+        let each = census
+            .iter()
+            .map(|row| ([("tenant", row.tenant.as_str())], row.count as f64));
+        page.gauge(about("tenant_snapshots", "Snapshots of a tenant"), each)
     }
 
     fn memory(&self, page: &mut Page<'_>) -> fmt::Result {

@@ -39,7 +39,7 @@ const SECONDS: [f64; 16] = [
 ];
 
 /// What daughters are made of, as a label.
-const SOURCES: [&str; 3] = ["machine", "checkpoint", "template"];
+const SOURCES: [&str; 4] = ["machine", "checkpoint", "template", "snapshot"];
 /// What became of a fork, as a label.
 const OUTCOMES: [&str; 4] = ["done", "denied", "busy", "failed"];
 
@@ -180,7 +180,7 @@ impl Metrics {
     fn register_forks(&self, registry: &mut Registry) {
         registry.register(
             "forks",
-            "Requests to fork a machine, a checkpoint or a template, by what became of them",
+            "Requests to fork a machine, a checkpoint, a template or a snapshot, by what became of them",
             self.forks.clone(),
         );
         registry.register(

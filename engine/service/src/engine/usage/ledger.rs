@@ -12,7 +12,7 @@ use brood_store::{
 };
 use brood_units::Timestamp;
 
-use super::super::life::Living;
+use super::super::life::{Living, is_awake};
 use super::super::owner::After;
 use super::super::{Caller, Engine, EngineError, Scope, now};
 use super::Whose;
@@ -243,7 +243,10 @@ impl Engine {
             tracing::error!(tenant, %error, "a budget is used up and nobody was stopped");
             Vec::new()
         });
-        let of_tenant = alive.into_iter().filter(|row| row.born.tenant == tenant);
+        // Who is hibernated costs nothing and stays as she is.
+        let of_tenant = alive
+            .into_iter()
+            .filter(|row| row.born.tenant == tenant && is_awake(row));
         for row in of_tenant.filter(|row| row.born.kind == MachineKind::Machine) {
             let (living, id) = (Living::of(&row.born), row.born.id);
             let done = match action {
