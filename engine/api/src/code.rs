@@ -187,6 +187,24 @@ registry! {
         "The database of the engine is damaged or its disk fails; nothing of this request was kept.",
         "The operator has to look at the log and the state directory.", true
     }
+    /// A snapshot is not what was written.
+    SnapshotDamaged = "snapshot_damaged" {
+        "The snapshot is damaged",
+        "Bytes of the snapshot are missing or are not those that were written: a disk, a copy or a transfer has changed them.",
+        "Take another snapshot, or import it again from a copy that is whole; remove this one.", false
+    }
+    /// A snapshot is of another kind of host or engine.
+    SnapshotUnfit = "snapshot_unfit" {
+        "The snapshot does not fit this host",
+        "It was taken on a host with features that this one lacks, or by an engine that writes another format.",
+        "Use it on a host that has what the detail names, or with an engine of the version that it names.", false
+    }
+    /// There is no room for a snapshot.
+    SnapshotDiskFull = "snapshot_disk_full" {
+        "There is no room for the snapshot",
+        "The disk that snapshots are kept on is full; nothing of this one was kept, and the machine runs on.",
+        "Remove snapshots, or have the operator free space in the state directory; then ask again.", true
+    }
     /// The server is about to stop.
     Stopping = "stopping" {
         "The server is about to stop",

@@ -23,6 +23,7 @@ pub mod policy;
 mod problem;
 pub mod secret;
 mod shape;
+pub mod snapshot;
 pub mod template;
 pub mod tenant;
 mod time;

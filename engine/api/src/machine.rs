@@ -20,6 +20,8 @@ pub enum State {
     Paused,
     /// It is a frozen point.
     Frozen,
+    /// It is on disk alone, until it is woken.
+    Hibernated,
     /// It is gone.
     Ended,
 }

@@ -232,6 +232,10 @@ fn by_status(operation: &Operation, status: &impl Fn(Outcome) -> u16) -> BTreeMa
     if operation.takes_idempotency_key() {
         codes.extend([Code::RequestInFlight, Code::IdempotencyKeyReused]);
     }
+    if operation.keeps_snapshots() {
+        codes.extend([Code::SnapshotDamaged, Code::SnapshotUnfit]);
+        codes.extend([Code::SnapshotDiskFull, Code::Conflict]);
+    }
     if operation.asks_policies() {
         codes.extend([Code::Denied, Code::Busy]);
     }

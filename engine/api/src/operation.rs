@@ -133,15 +133,38 @@ impl Operation {
         self.repeat == Repeat::IdempotencyKey
     }
 
+    /// Whether it writes snapshots to disk or reads them from there.
+    pub(crate) fn keeps_snapshots(&self) -> bool {
+        use OperationId::{
+            CreateSnapshot, ExportSnapshot, ForkSnapshot, HibernateMachine, ImportSnapshot,
+            SnapshotCheckpoint, WakeMachine,
+        };
+        let keeps = [
+            CreateSnapshot,
+            ExportSnapshot,
+            ForkSnapshot,
+            HibernateMachine,
+            ImportSnapshot,
+            SnapshotCheckpoint,
+            WakeMachine,
+        ];
+        keeps.contains(&self.id)
+    }
+
     /// Whether policies have a say in it.
     pub(crate) fn asks_policies(&self) -> bool {
-        use OperationId::{CreateMachine, ForkCheckpoint, ForkMachine, ForkTemplate, NamedMachine};
+        use OperationId::{
+            CreateMachine, ForkCheckpoint, ForkMachine, ForkSnapshot, ForkTemplate, NamedMachine,
+            WakeMachine,
+        };
         let makes = [
             CreateMachine,
             ForkCheckpoint,
             ForkMachine,
+            ForkSnapshot,
             ForkTemplate,
             NamedMachine,
+            WakeMachine,
         ];
         makes.contains(&self.id)
     }
@@ -282,6 +305,26 @@ ids! {
     EndMachine = "endMachine",
     /// Keeps a checkpoint of it.
     CreateCheckpoint = "createCheckpoint",
+    /// Has a machine sleep on disk.
+    HibernateMachine = "hibernateMachine",
+    /// Has her go on.
+    WakeMachine = "wakeMachine",
+    /// Takes a snapshot of a machine.
+    CreateSnapshot = "createSnapshot",
+    /// Takes one of a checkpoint.
+    SnapshotCheckpoint = "snapshotCheckpoint",
+    /// Lists snapshots.
+    ListSnapshots = "listSnapshots",
+    /// Shows one.
+    ShowSnapshot = "showSnapshot",
+    /// Removes one.
+    RemoveSnapshot = "removeSnapshot",
+    /// Forks one.
+    ForkSnapshot = "forkSnapshot",
+    /// Sends one as bytes.
+    ExportSnapshot = "exportSnapshot",
+    /// Takes one that was exported.
+    ImportSnapshot = "importSnapshot",
     /// Lists programs.
     ListExecs = "listExecs",
     /// Starts one.

@@ -16,6 +16,7 @@ mod key;
 mod look;
 mod machine;
 mod secret;
+mod snapshot;
 mod template;
 mod terminal;
 mod usage;

@@ -4,12 +4,15 @@ use brood_api::exec::{self as wire, Base64, Exec, Offset, Output, OutputPiece, S
 use brood_api::fork::{Daughter, ForkAnswer, ForkTiming};
 use brood_api::key::{Key, Scope};
 use brood_api::machine::{Kind, Machine, MachineStats, State};
+use brood_api::snapshot::Snapshot;
 use brood_api::template::{GuestKind, Template, Visibility};
 use brood_api::{Code, Page, Span, Time};
 use brood_service::engine::exec::{
     ExecRow, ExecState, From, OutputAnswer, Piece, Started, Stream, TtySize,
 };
-use brood_service::engine::{self, Caller, KeyAnswer, MachineAnswer, PageAnswer, TemplateRow};
+use brood_service::engine::{
+    self, Caller, KeyAnswer, MachineAnswer, PageAnswer, SnapshotAnswer, TemplateRow,
+};
 
 use crate::answer::Stages;
 use crate::fault::{Refusal, refusal};
@@ -29,6 +32,7 @@ pub(crate) fn machine(answer: MachineAnswer) -> Result<Machine, Refusal> {
         "running" => State::Running,
         "paused" => State::Paused,
         "frozen" => State::Frozen,
+        "hibernated" => State::Hibernated,
         "ended" => State::Ended,
         other => return Err(unknown("state", other)),
     };
@@ -75,17 +79,38 @@ pub(crate) fn page<T, U>(
     })
 }
 
+fn guest(word: &str) -> Result<GuestKind, Refusal> {
+    match word {
+        "linux" => Ok(GuestKind::Linux),
+        "bare" => Ok(GuestKind::Bare),
+        other => Err(unknown("guest", other)),
+    }
+}
+
+pub(crate) fn snapshot(answer: SnapshotAnswer) -> Result<Snapshot, Refusal> {
+    Ok(Snapshot {
+        id: answer.id,
+        name: answer.name,
+        machine: answer.machine,
+        hibernates: answer.hibernates,
+        template: answer.template,
+        lineage: answer.lineage,
+        generation: answer.generation,
+        guest: guest(&answer.guest)?,
+        vcpu_milli: answer.vcpu_milli,
+        memory_mib: answer.memory_mib,
+        labels: answer.labels,
+        bytes: answer.bytes,
+        created_at: Time(answer.created),
+    })
+}
+
 pub(crate) fn template(caller: &Caller, row: TemplateRow) -> Result<Template, Refusal> {
-    let guest = match row.guest.as_str() {
-        "linux" => GuestKind::Linux,
-        "bare" => GuestKind::Bare,
-        other => return Err(unknown("guest", other)),
-    };
     Ok(Template {
         own: row.tenant == caller.tenant(),
         id: row.id,
         name: row.name,
-        guest,
+        guest: guest(&row.guest)?,
         vcpus: row.vcpus,
         memory_mib: row.memory_mib,
         visibility: match row.visibility {

@@ -4,6 +4,7 @@
 
 use brood_api::{Code, Denied, Problem};
 use brood_service::engine::{EngineError, StoreError};
+use brood_service::snapshot::SnapshotError;
 
 /// When to ask again for the answer of a request that is being worked on, milliseconds.
 const IN_FLIGHT_MS: u64 = 500;
@@ -41,7 +42,10 @@ pub(crate) fn problem(error: EngineError) -> Refusal {
         EngineError::Conflict(_) => Code::Conflict,
         EngineError::KeyReused => Code::IdempotencyKeyReused,
         EngineError::Busy { .. } => Code::Busy,
-        EngineError::Failed(_) => Code::Failed,
+        EngineError::Snapshot(SnapshotError::Damaged(_)) => Code::SnapshotDamaged,
+        EngineError::Snapshot(SnapshotError::Unfit(_)) => Code::SnapshotUnfit,
+        EngineError::Snapshot(SnapshotError::NoRoom(_)) => Code::SnapshotDiskFull,
+        EngineError::Snapshot(SnapshotError::Failed(_)) | EngineError::Failed(_) => Code::Failed,
         EngineError::Store(StoreError::Full) => Code::StoreFull,
         EngineError::Store(_) => Code::StoreFailed,
     };

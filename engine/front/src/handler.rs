@@ -6,6 +6,7 @@ mod key;
 mod look;
 mod machine;
 mod secret;
+mod snapshot;
 mod template;
 mod usage;
 
@@ -56,6 +57,16 @@ pub(crate) async fn handle(id: OperationId, call: Call) -> Result<Answer, Refusa
         OperationId::CreateCheckpoint => machine::checkpoint(call).await,
         OperationId::ForkMachine => machine::fork(call, machine::MACHINE).await,
         OperationId::ForkCheckpoint => machine::fork(call, machine::CHECKPOINT).await,
+        OperationId::HibernateMachine => snapshot::hibernate(&call).await,
+        OperationId::WakeMachine => snapshot::wake(&call).await,
+        OperationId::CreateSnapshot => snapshot::take(call, machine::MACHINE).await,
+        OperationId::SnapshotCheckpoint => snapshot::take(call, machine::CHECKPOINT).await,
+        OperationId::ListSnapshots => snapshot::list(&call),
+        OperationId::ShowSnapshot => snapshot::show(&call),
+        OperationId::RemoveSnapshot => snapshot::remove(&call).await,
+        OperationId::ForkSnapshot => snapshot::fork(call).await,
+        OperationId::ExportSnapshot => snapshot::export(&call).await,
+        OperationId::ImportSnapshot => snapshot::import(call).await,
         OperationId::ListExecs => exec::list(&call).await,
         OperationId::StartExec => exec::start(&call).await,
         OperationId::ShowExec => exec::show(&call).await,

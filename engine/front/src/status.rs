@@ -29,15 +29,15 @@ fn of_problem(code: Code) -> StatusCode {
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
         Code::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-        Code::Conflict | Code::RequestInFlight => StatusCode::CONFLICT,
+        Code::Conflict | Code::RequestInFlight | Code::SnapshotUnfit => StatusCode::CONFLICT,
         Code::Ended => StatusCode::GONE,
         Code::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
         Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Code::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::IdempotencyKeyReused | Code::SnapshotDamaged => StatusCode::UNPROCESSABLE_ENTITY,
         Code::Busy | Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         Code::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         Code::StoreFailed | Code::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-        Code::StoreFull => StatusCode::INSUFFICIENT_STORAGE,
+        Code::StoreFull | Code::SnapshotDiskFull => StatusCode::INSUFFICIENT_STORAGE,
     }
 }

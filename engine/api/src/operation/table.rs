@@ -17,6 +17,7 @@ use crate::machine::{
 use crate::policy::{Bindings, DecisionLog, DecisionQuery, Decisions};
 use crate::problem::RegistryEntry;
 use crate::secret::{Secret, SecretList, SecretSpec};
+use crate::snapshot::{ImportQuery, Snapshot, SnapshotSpec};
 use crate::template::{Template, TemplateSpec};
 use crate::tenant::{NewTenant, Tenant, TenantSpec};
 use crate::usage::{
@@ -37,6 +38,8 @@ const MACHINE: &str = "/v1/machines/{machine}";
 const EXECS: &str = "/v1/machines/{machine}/execs";
 const FILE: &str = "/v1/machines/{machine}/files/{path}";
 const SECRET: &str = "/v1/secrets/{name}";
+const SNAPSHOTS: &str = "/v1/snapshots";
+const SNAPSHOT: &str = "/v1/snapshots/{snapshot}";
 const TENANTS: &str = "/v1/tenants";
 const TEMPLATES: &str = "/v1/templates";
 const TEMPLATE: &str = "/v1/templates/{template}";
@@ -69,6 +72,15 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .needs(Scope::Write)
     .takes::<ForkSpec>()
     .makes::<ForkAnswer>()
+    .once(),
+    post(
+        Id::SnapshotCheckpoint,
+        "/v1/checkpoints/{checkpoint}/snapshots",
+        "Takes a snapshot of a checkpoint, which stays",
+    )
+    .needs(Scope::Write)
+    .takes::<SnapshotSpec>()
+    .makes::<Snapshot>()
     .once(),
     get(
         Id::DecisionLog,
@@ -155,6 +167,29 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .needs(Scope::Write)
     .finds::<Machine>(),
+    post(
+        Id::HibernateMachine,
+        "/v1/machines/{machine}/hibernate",
+        "Has a machine sleep on disk: she keeps her id and name, and nothing of her is in memory",
+    )
+    .needs(Scope::Write)
+    .finds::<Machine>(),
+    post(
+        Id::WakeMachine,
+        "/v1/machines/{machine}/wake",
+        "Has a hibernated machine go on where she was",
+    )
+    .needs(Scope::Write)
+    .finds::<Machine>(),
+    post(
+        Id::CreateSnapshot,
+        "/v1/machines/{machine}/snapshots",
+        "Takes a snapshot of a running machine, which stands still as long as for a fork",
+    )
+    .needs(Scope::Write)
+    .takes::<SnapshotSpec>()
+    .makes::<Snapshot>()
+    .once(),
     get(
         Id::ShowTree,
         "/v1/machines/{machine}/tree",
@@ -254,6 +289,44 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Removes all versions of a secret; machines keep what they were given",
     )
     .needs(Scope::Write),
+    get(Id::ListSnapshots, SNAPSHOTS, "Lists the tenant's snapshots")
+        .needs(Scope::Read)
+        .query::<ListQuery>()
+        .pages::<Snapshot>(),
+    post(
+        Id::ImportSnapshot,
+        "/v1/snapshots/import",
+        "Takes a snapshot that was exported, here or elsewhere; it is there whole or not at all",
+    )
+    .needs(Scope::Write)
+    .query::<ImportQuery>()
+    .takes_bytes()
+    .makes::<Snapshot>(),
+    get(Id::ShowSnapshot, SNAPSHOT, "Shows a snapshot, by name or id")
+        .needs(Scope::Read)
+        .finds::<Snapshot>(),
+    delete(
+        Id::RemoveSnapshot,
+        SNAPSHOT,
+        "Removes a snapshot; machines that were made of it live on",
+    )
+    .needs(Scope::Write),
+    get(
+        Id::ExportSnapshot,
+        "/v1/snapshots/{snapshot}/export",
+        "Sends a snapshot as bytes, with the memory of its machine and whatever secrets are in it",
+    )
+    .needs(Scope::Write)
+    .sends_bytes(),
+    post(
+        Id::ForkSnapshot,
+        "/v1/snapshots/{snapshot}/forks",
+        "Makes machines of a snapshot; each begins a lineage",
+    )
+    .needs(Scope::Write)
+    .takes::<ForkSpec>()
+    .makes::<ForkAnswer>()
+    .once(),
     get(
         Id::ListTemplates,
         TEMPLATES,

@@ -277,13 +277,13 @@ impl Guest<'_> {
     }
 }
 
-enum Passed {
+pub(super) enum Passed {
     From(io::Error),
     To(io::Error),
 }
 
 /// As std's `copy`, and says which side failed.
-fn pass(from: &mut impl Read, to: &mut impl Write) -> Result<u64, Passed> {
+pub(super) fn pass(from: &mut impl Read, to: &mut impl Write) -> Result<u64, Passed> {
     let (mut piece, mut bytes) = (vec![0; 64 << 10], 0);
     loop {
         let read = match from.read(&mut piece) {

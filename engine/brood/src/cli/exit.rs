@@ -82,7 +82,7 @@ impl Exit {
             Code::NotFound | Code::Ended => Self::NotFound,
             Code::MissingKey | Code::BadKey | Code::MissingScope => Self::Key,
             Code::Denied => Self::Denied,
-            Code::Conflict | Code::IdempotencyKeyReused => Self::Conflict,
+            Code::Conflict | Code::IdempotencyKeyReused | Code::SnapshotUnfit => Self::Conflict,
             Code::RateLimited
             | Code::Busy
             | Code::RequestInFlight
@@ -92,6 +92,8 @@ impl Exit {
             | Code::UpgradeRequired
             | Code::MethodNotAllowed
             | Code::StoreFull
+            | Code::SnapshotDamaged
+            | Code::SnapshotDiskFull
             | Code::StoreFailed
             | Code::Failed => Self::Server,
         }

@@ -24,6 +24,13 @@ pub struct Arguments {
     /// Make machines of a template instead: its name or id.
     #[arg(long)]
     template: Option<String>,
+    #[command(flatten)]
+    spec: Spec,
+}
+
+/// How many daughters, and what they get.
+#[derive(Args)]
+pub(super) struct Spec {
     /// Daughters.
     #[arg(short = 'n', long, default_value_t = 1)]
     count: u32,
@@ -76,27 +83,8 @@ enum Others {
 
 impl Run for Arguments {
     fn run(self, client: &Client, out: Out) -> Result<ExitCode, Failure> {
-        let once = self.idempotency_key.as_deref();
-        let files = self.files.into_iter().map(Copied::read);
-        let spec = ForkSpec {
-            count: self.count,
-            min_count: self.min_count,
-            labels: map(self.labels),
-            ttl: self.ttl,
-            idle: self.idle,
-            env: map(self.env),
-            files: files.collect::<Result<_, _>>()?,
-            secrets: match self.secrets {
-                Keeps::Drop => Secrets::Drop,
-                Keeps::Inherit => Secrets::Inherit,
-            },
-            priority: self.priority,
-            give_secrets: self.give.into_iter().map(given).collect(),
-            on_error: match self.on_error {
-                Others::Keep => OnError::Keep,
-                Others::End => OnError::End,
-            },
-        };
+        let (spec, once) = self.spec.read()?;
+        let once = once.as_deref();
         let waiting = out.waiting(&match spec.count {
             1 => "forking 1 daughter".to_owned(),
             count => format!("forking {count} daughters"),
@@ -118,6 +106,33 @@ impl Run for Arguments {
     }
 }
 
+impl Spec {
+    /// The request, and the caller's own key for it.
+    pub(super) fn read(self) -> Result<(ForkSpec, Option<String>), Failure> {
+        let files = self.files.into_iter().map(Copied::read);
+        let spec = ForkSpec {
+            count: self.count,
+            min_count: self.min_count,
+            labels: map(self.labels),
+            ttl: self.ttl,
+            idle: self.idle,
+            env: map(self.env),
+            files: files.collect::<Result<_, _>>()?,
+            secrets: match self.secrets {
+                Keeps::Drop => Secrets::Drop,
+                Keeps::Inherit => Secrets::Inherit,
+            },
+            priority: self.priority,
+            give_secrets: self.give.into_iter().map(given).collect(),
+            on_error: match self.on_error {
+                Others::Keep => OnError::Keep,
+                Others::End => OnError::End,
+            },
+        };
+        Ok((spec, self.idempotency_key))
+    }
+}
+
 fn given(Pair(name, place): Pair) -> GiveSecret {
     let (env, file) = match place.starts_with('/') {
         true => (None, Some(place)),
@@ -131,7 +146,7 @@ fn given(Pair(name, place): Pair) -> GiveSecret {
     }
 }
 
-fn draw(fork: &ForkAnswer) -> String {
+pub(super) fn draw(fork: &ForkAnswer) -> String {
     let mut table = Table::new(&["ID", "HOSTNAME", "STATE", "FIRST INSTRUCTION", "CONFIRMED"]);
     let time = |time: Option<f64>| time.map_or_else(|| "-".to_owned(), micros);
     for one in &fork.daughters {

@@ -1,5 +1,6 @@
 //! `brood ls`
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use brood_api::machine::{Kind, Machine, MachineListQuery, State};
@@ -75,6 +76,7 @@ pub(super) const fn word(state: State) -> &'static str {
         State::Running => "running",
         State::Paused => "paused",
         State::Frozen => "frozen",
+        State::Hibernated => "hibernated",
         State::Ended => "ended",
     }
 }
@@ -89,7 +91,12 @@ pub(super) fn state(machine: &Machine) -> String {
 
 /// A machine's vCPUs.
 pub(super) fn vcpus(machine: &Machine) -> String {
-    let (whole, rest) = (machine.vcpu_milli / 1000, machine.vcpu_milli % 1000);
+    milli(machine.vcpu_milli)
+}
+
+/// 1/1000 vCPU, as vCPUs.
+pub(super) fn milli(vcpu_milli: u32) -> String {
+    let (whole, rest) = (vcpu_milli / 1000, vcpu_milli % 1000);
     if rest == 0 {
         return whole.to_string();
     }
@@ -100,8 +107,13 @@ pub(super) fn vcpus(machine: &Machine) -> String {
 
 /// Labels as they are written.
 pub(super) fn labels(machine: &Machine) -> String {
-    let labels = machine.labels.iter();
+    pairs(&machine.labels)
+}
+
+/// The same of anything that has labels.
+pub(super) fn pairs(labels: &BTreeMap<String, String>) -> String {
     let labels: Vec<String> = labels
+        .iter()
         .map(|(key, value)| format!("{key}={value}"))
         .collect();
     labels.join(" ")

@@ -106,7 +106,7 @@ impl Run for Kill {
     }
 }
 
-fn show(out: Out, machine: &Machine) -> Result<ExitCode, Failure> {
+pub(super) fn show(out: Out, machine: &Machine) -> Result<ExitCode, Failure> {
     out.answer(machine, || list::draw(std::slice::from_ref(machine)))?;
     Ok(ExitCode::SUCCESS)
 }

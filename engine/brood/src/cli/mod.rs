@@ -23,6 +23,7 @@ mod policy;
 mod secret;
 mod session;
 mod shell;
+mod snapshot;
 mod template;
 mod tenant;
 mod time;
@@ -73,6 +74,12 @@ pub enum Command {
     Resume(To<machine::Resume>),
     /// Keep a frozen point of a machine, to be forked at any time.
     Checkpoint(To<machine::Checkpoint>),
+    /// Take, list, fork, export and import snapshots: machines on disk.
+    Snapshot(To<snapshot::Arguments>),
+    /// Have a machine sleep on disk, under her own id.
+    Hibernate(To<snapshot::Hibernate>),
+    /// Have a hibernated machine go on.
+    Wake(To<snapshot::Wake>),
     /// End a machine or a checkpoint.
     Kill(To<machine::Kill>),
     /// Watch what lives, and what it costs.
@@ -147,6 +154,9 @@ pub fn run(command: Command) -> ExitCode {
         Command::Pause(to) => ask(to),
         Command::Resume(to) => ask(to),
         Command::Checkpoint(to) => ask(to),
+        Command::Snapshot(to) => ask(to),
+        Command::Hibernate(to) => ask(to),
+        Command::Wake(to) => ask(to),
         Command::Kill(to) => ask(to),
         Command::Top(to) => ask(to),
         Command::Events(to) => ask(to),

@@ -4,7 +4,7 @@
 //! and colour not where NO_COLOR is set. What comes from elsewhere cannot steer a terminal: only a guest program's own output
 //! goes through as it is.
 
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Read, Write};
 
 use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
@@ -26,6 +26,7 @@ pub(super) const fn colour(state: State) -> Style {
         State::Running => AnsiColor::Green.on_default(),
         State::Paused => AnsiColor::Yellow.on_default(),
         State::Frozen => AnsiColor::Cyan.on_default(),
+        State::Hibernated => AnsiColor::Blue.on_default(),
         State::Ended => DIM,
     }
 }
@@ -70,6 +71,16 @@ impl Out {
         }
         Waiting { shown }
     }
+
+    /// Shows on a terminal how much has gone by.
+    pub(super) fn progress(self, words: &'static str) -> Progress {
+        let is_shown = self.is_text() && std::io::stderr().is_terminal();
+        Progress {
+            words,
+            bytes: 0,
+            shown: is_shown.then_some(0),
+        }
+    }
 }
 
 /// What is waited for.
@@ -83,6 +94,57 @@ impl Drop for Waiting {
             // ECMA-48 §8.3.41: the line is empty again.
             write!(std::io::stderr(), "\r\x1b[K").ok();
         }
+    }
+}
+
+/// How many bytes have gone by, shown on a terminal.
+pub(super) struct Progress {
+    words: &'static str,
+    bytes: u64,
+    /// MiB that are shown; none where nobody looks.
+    shown: Option<u64>,
+}
+
+impl Progress {
+    /// What comes out of it is counted.
+    pub(super) fn reading<R: Read>(&mut self, from: R) -> Counted<'_, R> {
+        Counted {
+            from,
+            progress: self,
+        }
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.bytes += u64::try_from(bytes).unwrap_or(0);
+        let mib = self.bytes >> 20;
+        if self.shown.is_some_and(|shown| shown != mib) {
+            self.shown = Some(mib);
+            // Who watches loses nothing but this line.
+            write!(std::io::stderr(), "\r{} {mib} MiB …", self.words).ok();
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.shown.is_some_and(|shown| shown > 0) {
+            // ECMA-48 §8.3.41: the line is empty again.
+            write!(std::io::stderr(), "\r\x1b[K").ok();
+        }
+    }
+}
+
+/// A reader whose bytes are counted.
+pub(super) struct Counted<'a, R> {
+    from: R,
+    progress: &'a mut Progress,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.from.read(buffer)?;
+        self.progress.count(read);
+        Ok(read)
     }
 }
 

@@ -51,7 +51,8 @@ fn show(trees: &[Tree]) -> String {
     let all: Vec<&Machine> = trees.iter().flat_map(|tree| &tree.nodes).collect();
     let of = |state| all.iter().filter(|one| one.state == state).count();
     let living = all.iter().filter(|one| one.state != State::Ended);
-    let machines = living.filter(|one| one.kind == Kind::Machine);
+    // Who is hibernated has neither.
+    let machines = living.filter(|one| one.kind == Kind::Machine && one.state != State::Hibernated);
     let memory: u64 = machines.clone().map(|one| u64::from(one.memory_mib)).sum();
     let vcpus: u64 = machines.map(|one| u64::from(one.vcpu_milli)).sum();
     let cost = |of: fn(MachineStats) -> u64| {
@@ -59,9 +60,10 @@ fn show(trees: &[Tree]) -> String {
         mib(kib)
     };
     let line = format!(
-        "{} running, {} paused, {} checkpoints in {} lineages; {}.{} vCPUs and {memory} MiB promised; {} taken, {} of them private",
+        "{} running, {} paused, {} hibernated, {} checkpoints in {} lineages; {}.{} vCPUs and {memory} MiB promised; {} taken, {} of them private",
         of(State::Running),
         of(State::Paused),
+        of(State::Hibernated),
         of(State::Frozen),
         trees.len(),
         vcpus / 1000,

@@ -59,6 +59,7 @@ pub async fn open(config: &Config) -> anyhow::Result<Opened> {
     }
     fs::create_dir(&run).with_context(|| format!("making {}", run.display()))?;
     let host = Host::open(&program, config.guest_files.as_deref(), &run)?;
+    let host = host.keeping_snapshots(&config.state.join("snapshots"))?;
     let host = host.supervised(&config.state)?;
     let engine = Engine::open_with(store, host, panels, config.usage).await?;
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);

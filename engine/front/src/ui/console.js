@@ -180,12 +180,12 @@ function shown(one, most) {
 }
 
 function sums() {
-  const count = { running: 0, paused: 0, frozen: 0, ended: 0 };
+  const count = { running: 0, paused: 0, frozen: 0, hibernated: 0, ended: 0 };
   let given = 0, own = 0, part = 0, counted = false;
   for (const { data, cost } of known.values()) {
     count[data.state] += 1;
     if (data.state === "ended") continue;
-    if (data.kind === "machine") given += data.memory_mib;
+    if (data.kind === "machine" && data.state !== "hibernated") given += data.memory_mib;
     if (!cost) continue;
     counted = true;
     own += cost.private_kib;
