@@ -20,7 +20,9 @@ fn with_client(program: &str, server: &Serve) -> Option<Command> {
 fn quickstart(server: &Serve, block: &str) -> Option<String> {
     let mut run = with_client("quickstart.py", server)?;
     let readme = workspace().join("sdk/python/README.md");
-    let ran = run.arg(readme).arg(block).output().expect("it starts");
+    // It writes a file beside itself.
+    run.arg(readme).arg(block).current_dir(server.directory());
+    let ran = run.output().expect("it starts");
     let words = String::from_utf8_lossy(&ran.stderr);
     assert!(ran.status.success(), "{words}");
     Some(String::from_utf8(ran.stdout).expect("UTF-8"))
@@ -35,7 +37,7 @@ fn the_client_keeps_its_promises() {
     let ran = promises.output().expect("it starts");
     let words = String::from_utf8_lossy(&ran.stderr);
     assert!(ran.status.success(), "{words}");
-    assert!(words.contains("Ran 7 tests"), "{words}");
+    assert!(words.contains("Ran 8 tests"), "{words}");
 }
 
 #[test]
@@ -52,6 +54,8 @@ fn the_quickstart_of_the_readme_does_what_it_says() {
         lines.iter().any(|line| line.contains("checkpoint")),
         "{said}"
     );
+    assert!(lines.contains(&"True 2 restored"), "{said}");
+    assert!(lines.contains(&"<Snapshot again>"), "{said}");
     assert!(
         lines.iter().any(|line| line.starts_with("admission/quota")),
         "{said}"

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import tempfile
 import threading
 import unittest
 from decimal import Decimal
@@ -99,6 +100,41 @@ class Promises(unittest.TestCase):
                 self.assertEqual({one["hook"] for one in said}, {"admission", "placement", "mutation"})
             self.assertEqual(self.alive(), 1)
         self.assertEqual(self.alive(), 0)
+
+    def test_a_snapshot_outlives_its_machine_travels_as_a_file_and_she_sleeps_under_her_id(self) -> None:
+        with self.client.create("counter", labels={"team": "s"}) as mother, tempfile.TemporaryDirectory() as here:
+            mother.hibernate()
+            self.assertEqual((mother.info.state, self.client.machine(mother.id).info.state), ("hibernated",) * 2)
+            asleep = [one for one in self.client.snapshots() if one.info.hibernates == mother.id]
+            self.assertEqual(len(asleep), 1)
+            with self.assertRaises(Problem) as refused:
+                asleep[0].remove()
+            self.assertEqual(refused.exception.code, "conflict")
+            with self.assertRaises(Problem) as refused:
+                mother.fork(1)
+            self.assertIn("wake", refused.exception.detail)
+            mother.wake()
+            self.assertEqual(mother.info.state, "running")
+            snapshot = mother.snapshot("kept")
+            self.assertEqual((snapshot.info.machine, snapshot.info.labels), (mother.id, {"team": "s"}))
+            self.assertEqual(self.client.snapshot("kept").id, snapshot.id)
+            mother.kill()
+            with snapshot, snapshot.fork(2, labels={"team": "t"}) as restored:
+                self.assertEqual({one.info.mother for one in restored}, {None})
+                self.assertEqual({one.info.lineage for one in restored}, {one.id for one in restored})
+                file = os.path.join(here, "kept.brood")
+                self.assertEqual(snapshot.export(file), os.path.getsize(file))
+                self.assertEqual(os.stat(file).st_mode & 0o077, 0)
+                with self.client.import_snapshot(file, name="again") as imported:
+                    self.assertEqual((imported.info.machine, imported.info.guest), (mother.id, "bare"))
+                    with imported.fork(1) as one:
+                        self.assertEqual(len(one), 1)
+                with open(file, "r+b") as half:
+                    half.truncate(os.path.getsize(file) // 2)
+                with self.assertRaises(Problem) as damaged:
+                    self.client.import_snapshot(file)
+                self.assertEqual(damaged.exception.code, "snapshot_damaged")
+            self.assertEqual(list(self.client.snapshots()), [])
 
     def test_a_lost_answer_is_asked_for_again_with_the_same_key_and_done_once(self) -> None:
         with self.client.create("counter") as mother:
@@ -215,7 +251,10 @@ class Promises(unittest.TestCase):
             "/v1/machines",
             "/v1/machines/{machine}/forks",
             "/v1/machines/{machine}/checkpoints",
+            "/v1/machines/{machine}/snapshots",
             "/v1/checkpoints/{checkpoint}/forks",
+            "/v1/checkpoints/{checkpoint}/snapshots",
+            "/v1/snapshots/{snapshot}/forks",
         }
         self.assertLessEqual(known, takes)
 

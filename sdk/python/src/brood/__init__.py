@@ -25,7 +25,7 @@ from .errors import (
 )
 from .exec import Completed, Exec, Output
 from .files import Files
-from .machine import Brood, Checkpoint, Machine
+from .machine import Brood, Checkpoint, Machine, Snapshot
 from .types import (
     Daughter,
     DirEntry,
@@ -35,6 +35,7 @@ from .types import (
     Info,
     MachineInfo,
     Missing,
+    SnapshotInfo,
     Stats,
     Template,
     Timing,
@@ -68,6 +69,8 @@ __all__ = [
     "NotFound",
     "Output",
     "Problem",
+    "Snapshot",
+    "SnapshotInfo",
     "Stats",
     "Template",
     "Timing",

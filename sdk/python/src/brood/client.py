@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any, Iterator, Mapping
 
 from .errors import BroodError, Problem, problem
 from .exec import span
-from .machine import Checkpoint, Machine
+from .machine import LONG, Checkpoint, Machine, Snapshot
 from .transport import Query, Transport, path
-from .types import Event, Info, MachineInfo, Template
+from .types import Event, Info, MachineInfo, SnapshotInfo, Template
 from .usage import Usage
 
 URL = "http://127.0.0.1:7070"
@@ -97,6 +98,24 @@ class Client:
         """Checkpoints that are kept, oldest first."""
         for one in self._pages(path("checkpoints"), label, False):
             yield Checkpoint(self._transport, MachineInfo.read(one))
+
+    def snapshot(self, which: str) -> Snapshot:
+        """A snapshot by its name or id."""
+        return Snapshot(self._transport, SnapshotInfo.read(self._transport.json("GET", path("snapshots", which))))
+
+    def snapshots(self) -> Iterator[Snapshot]:
+        """The tenant's snapshots, oldest first."""
+        for one in self._pages(path("snapshots"), None, False):
+            yield Snapshot(self._transport, SnapshotInfo.read(one))
+
+    def import_snapshot(self, file: str | Path, *, name: str | None = None) -> Snapshot:
+        """Takes a snapshot that was exported, here or elsewhere; it is there whole or not at all."""
+        headers = {"Content-Type": "application/octet-stream"}
+        with open(file, "rb") as body:
+            answer = self._transport.open(
+                "POST", path("snapshots", "import"), query={"name": name}, body=body, headers=headers, timeout=LONG
+            )
+        return Snapshot(self._transport, SnapshotInfo.read(json.loads(self._transport.read(answer))))
 
     def _pages(self, target: str, label: tuple[str, str] | None, ended: bool) -> Iterator[Mapping[str, Any]]:
         query: dict[str, str | int | None] = {

@@ -1,11 +1,14 @@
-"""Machines, checkpoints, and what a fork brings.
+"""Machines, checkpoints, snapshots, and what a fork brings.
 
 Invariant: as a context manager each ends what it stands for, once, and what has ended already is no error then.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
 import uuid
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Iterator, Mapping, Sequence, TypeVar
 
@@ -13,7 +16,10 @@ from .errors import Ended, NotFound
 from .exec import Completed, Exec, Output, run, span, spec
 from .files import Files
 from .transport import Transport, path
-from .types import Daughter, ExecInfo, MachineInfo, Missing, Stats, Timing, Tree
+from .types import Daughter, ExecInfo, MachineInfo, Missing, SnapshotInfo, Stats, Timing, Tree
+
+#: How long memory may take to disk and back, seconds.
+LONG = 600.0
 
 Self = TypeVar("Self", bound="_Forkable")
 
@@ -23,14 +29,9 @@ class _Forkable:
 
     _plural = "machines"
 
-    def __init__(self, transport: Transport, info: MachineInfo) -> None:
+    def __init__(self, transport: Transport, id: str) -> None:
         self._transport = transport
-        #: As it was last seen.
-        self.info = info
-        self.id = info.id
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.info.name or self.id} {self.info.state}>"
+        self.id = id
 
     def _path(self, *rest: object) -> str:
         return path(self._plural, self.id, *rest)
@@ -45,11 +46,6 @@ class _Forkable:
             self.kill()
         except (Ended, NotFound):
             pass
-
-    def refresh(self) -> MachineInfo:
-        """Looks at it again."""
-        self.info = MachineInfo.read(self._transport.json("GET", self._path()))
-        return self.info
 
     def fork(
         self,
@@ -86,13 +82,84 @@ class _Forkable:
         self._transport.json("DELETE", self._path())
 
 
-class Checkpoint(_Forkable):
+class _Living(_Forkable):
+    """What is in memory, or has been."""
+
+    def __init__(self, transport: Transport, info: MachineInfo) -> None:
+        super().__init__(transport, info.id)
+        #: As it was last seen.
+        self.info = info
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.info.name or self.id} {self.info.state}>"
+
+    def refresh(self) -> MachineInfo:
+        """Looks at it again."""
+        self.info = MachineInfo.read(self._transport.json("GET", self._path()))
+        return self.info
+
+    def snapshot(
+        self,
+        name: str | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Snapshot:
+        """Takes a snapshot of it, on disk; it goes on. Labels are its own if none are said."""
+        asked: dict[str, Any] = {}
+        if name is not None:
+            asked["name"] = name
+        if labels:
+            asked["labels"] = dict(labels)
+        once = idempotency_key or uuid.uuid4().hex
+        said = self._transport.json("POST", self._path("snapshots"), asked, once=once, timeout=LONG)
+        return Snapshot(self._transport, SnapshotInfo.read(said))
+
+
+class Checkpoint(_Living):
     """A frozen point of a machine, to be forked at any time: daughters of the past."""
 
     _plural = "checkpoints"
 
 
-class Machine(_Forkable):
+class Snapshot(_Forkable):
+    """A machine on disk, to be forked at any time, by another engine as well. As a context manager it is removed."""
+
+    _plural = "snapshots"
+
+    def __init__(self, transport: Transport, info: SnapshotInfo) -> None:
+        super().__init__(transport, info.id)
+        #: As it was last seen.
+        self.info = info
+
+    def __repr__(self) -> str:
+        return f"<Snapshot {self.info.name or self.id}>"
+
+    def refresh(self) -> SnapshotInfo:
+        """Looks at it again."""
+        self.info = SnapshotInfo.read(self._transport.json("GET", self._path()))
+        return self.info
+
+    def export(self, file: str | Path) -> int:
+        """Writes it to a file, which is there whole or as it was; its length. It holds the machine's memory, with whatever
+        secrets are in it, so the file is its owner's alone."""
+        target = Path(file)
+        with tempfile.NamedTemporaryFile(dir=target.absolute().parent, delete=False) as part:
+            try:
+                answer = self._transport.open("GET", self._path("export"), timeout=LONG)
+                length = self._transport.copy(answer, part)
+                os.replace(part.name, target)
+            except BaseException:
+                os.unlink(part.name)
+                raise
+        return length
+
+    def remove(self) -> None:
+        """Removes it; machines that were made of it live on."""
+        self.kill()
+
+
+class Machine(_Living):
     """A machine."""
 
     def __init__(self, transport: Transport, info: MachineInfo, birth: Daughter | None = None) -> None:
@@ -169,6 +236,14 @@ class Machine(_Forkable):
     def resume(self) -> None:
         """Has them run on."""
         self.info = MachineInfo.read(self._transport.json("POST", self._path("resume")))
+
+    def hibernate(self) -> None:
+        """Has it sleep on disk, under its own id; nothing of it is in memory."""
+        self.info = MachineInfo.read(self._transport.json("POST", self._path("hibernate"), timeout=LONG))
+
+    def wake(self) -> None:
+        """Has it go on where it was."""
+        self.info = MachineInfo.read(self._transport.json("POST", self._path("wake"), timeout=LONG))
 
     def kill(self, *, cascade: bool = False) -> None:
         """Ends it, and with `cascade` all its descendants."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from typing import Any, Iterator, Mapping
+from typing import IO, Any, BinaryIO, Iterator, Mapping
 from urllib.parse import quote, urlencode, urlsplit
 
 from .errors import BroodError, Problem, Unreachable, problem
@@ -22,6 +22,8 @@ FIRST_WAIT = 0.05
 LONGEST_WAIT = 2.0
 #: Longest problem that is read, bytes.
 MOST_WORDS = 1 << 20
+#: Bytes that are read at once of an answer of any length.
+PIECE = 1 << 18
 
 Query = Mapping[str, "str | int | None"]
 
@@ -52,7 +54,7 @@ class Transport:
         target: str,
         *,
         query: Query | None = None,
-        body: bytes | None = None,
+        body: bytes | BinaryIO | None = None,
         headers: Mapping[str, str] | None = None,
         once: str | None = None,
         timeout: float | None = None,
@@ -82,7 +84,7 @@ class Transport:
             wait = min(wait * 2, LONGEST_WAIT)
 
     def _once(
-        self, method: str, target: str, body: bytes | None, headers: Mapping[str, str], timeout: float | None
+        self, method: str, target: str, body: bytes | BinaryIO | None, headers: Mapping[str, str], timeout: float | None
     ) -> HTTPResponse:
         connection = self._connect(self._host, self._port, timeout=timeout or self._timeout)
         try:
@@ -126,6 +128,18 @@ class Transport:
                 return answer.read()
         except (OSError, HTTPException) as error:
             raise Unreachable(f"{self.url} broke off its answer: {error}") from error
+
+    def copy(self, answer: HTTPResponse, to: IO[bytes]) -> int:
+        """An answer to its end, a piece at a time; its length."""
+        length = 0
+        try:
+            with answer:
+                while piece := answer.read(PIECE):
+                    length += to.write(piece)
+        except HTTPException as error:
+            raise Unreachable(f"{self.url} broke off its answer: {error}") from error
+        to.flush()
+        return length
 
     def follow(
         self, target: str, *, last: str | None = None, query: Query | None = None

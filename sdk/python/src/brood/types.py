@@ -107,6 +107,44 @@ class MachineInfo:
 
 
 @dataclass(frozen=True)
+class SnapshotInfo:
+    """A snapshot, as it was when it was looked at. `bytes` is what it takes on disk if nothing of it is shared;
+    `hibernates` the machine that sleeps in it."""
+
+    id: str
+    name: str | None
+    machine: str
+    hibernates: str | None
+    template: str
+    lineage: str
+    generation: int
+    guest: str
+    vcpu_milli: int
+    memory_mib: int
+    labels: Mapping[str, str]
+    bytes: int
+    created_at: datetime
+
+    @classmethod
+    def read(cls, said: Mapping[str, Any]) -> SnapshotInfo:
+        return cls(
+            id=said["id"],
+            name=said.get("name"),
+            machine=said["machine"],
+            hibernates=said.get("hibernates"),
+            template=said["template"],
+            lineage=said["lineage"],
+            generation=said["generation"],
+            guest=said["guest"],
+            vcpu_milli=said["vcpu_milli"],
+            memory_mib=said["memory_mib"],
+            labels=dict(said["labels"]),
+            bytes=said["bytes"],
+            created_at=_time(said["created_at"]),
+        )
+
+
+@dataclass(frozen=True)
 class Stats:
     """What a machine costs its host: memory that is hers alone, and that with her part of what she shares."""
 
