@@ -219,8 +219,7 @@ fn lists_and_trees_show_who_lives() {
 
     let top = serve.text(&["top"]);
     let first = top.lines().next().unwrap_or_default();
-    let promised =
-        "2 running, 0 paused, 0 checkpoints in 1 lineages; 2.0 vCPUs and 128 MiB promised; ";
+    let promised = "2 running, 0 paused, 0 hibernated, 0 checkpoints in 1 lineages; 2.0 vCPUs and 128 MiB promised; ";
     let taken = first.strip_prefix(promised);
     let taken: Vec<&str> = taken.unwrap_or_default().split(" MiB taken, ").collect();
     let mib = |text: &str| {

@@ -20,7 +20,7 @@ use crate::policy::SHIPPED;
 use crate::program::{Options, Program, components, kvm};
 
 /// What the client wants, in order. `{a}` is the id that the step `a` was answered with.
-const STEPS: [(&str, &str, &str); 9] = [
+const STEPS: [(&str, &str, &str); 16] = [
     (
         "template",
         "POST /v1/templates",
@@ -46,10 +46,25 @@ const STEPS: [(&str, &str, &str); 9] = [
     ("resume", "POST /v1/machines/{mother}/resume", ""),
     ("pause again", "POST /v1/machines/{past}/pause", ""),
     ("end", "DELETE /v1/machines/{fork}", ""),
+    ("snapshot", "POST /v1/machines/{mother}/snapshots", "{}"),
+    ("of point", "POST /v1/checkpoints/{point}/snapshots", "{}"),
+    (
+        "restored",
+        "POST /v1/snapshots/{snapshot}/forks",
+        r#"{"count": 1}"#,
+    ),
+    ("removed", "DELETE /v1/snapshots/{of point}", ""),
+    ("asleep", "POST /v1/machines/{restored}/hibernate", ""),
+    ("awake", "POST /v1/machines/{restored}/wake", ""),
+    ("asleep again", "POST /v1/machines/{restored}/hibernate", ""),
 ];
-/// What is alive when all of it is done: the mother, a daughter of hers, one of the past; the point is a checkpoint.
-const MACHINES: usize = 3;
+/// What is alive when all of it is done: the mother, a daughter of hers, one of the past, and one of a snapshot, who sleeps;
+/// the point is a checkpoint.
+const MACHINES: usize = 4;
+const ASLEEP: usize = 1;
 const CHECKPOINTS: usize = 1;
+/// The one that is kept, and what she who sleeps sleeps in.
+const SNAPSHOTS: usize = 2;
 /// The cells of a template that was used: its own, and the pool.
 const TEMPLATE: usize = 5;
 
@@ -68,7 +83,7 @@ impl Client {
                 continue;
             }
             let line = self.fill(line);
-            let remembers = ["/v1/machines", "/forks", "/checkpoints"];
+            let remembers = ["/v1/machines", "/forks", "/checkpoints", "/snapshots"];
             let remembered = remembers
                 .iter()
                 .any(|end| line.ends_with(end))
@@ -80,6 +95,7 @@ impl Client {
             let is_done = match name {
                 "template" => status == 201 || status == 409,
                 "end" => status == 200 || status == 410,
+                "removed" => status == 204 || status == 404,
                 _ => status == 200 || status == 201,
             };
             assert!(is_done, "{name}: {status} {answer}");
@@ -117,7 +133,7 @@ impl Client {
     /// Everybody whom an answer has named and none has ended.
     fn confirmed(&self) -> BTreeSet<String> {
         let mut ids = BTreeSet::new();
-        for name in ["mother", "point", "past"] {
+        for name in ["mother", "point", "past", "restored"] {
             ids.extend(self.id(name).map(str::to_owned));
         }
         if let Some(fork) = self.answers.get("fork") {
@@ -155,8 +171,42 @@ fn all_can_be_forked(engine: &Program, client: &Client) {
             (_, true) => "checkpoints",
             _ => unreachable!("{id} was confirmed and is not there"),
         };
-        end_daughter(engine, client, &format!("POST /v1/{path}/{id}/forks"));
+        let (fork, place) = (
+            format!("POST /v1/{path}/{id}/forks"),
+            format!("/v1/{path}/{id}"),
+        );
+        let shown = engine.ask(client.key(), &format!("GET {place}"), None, "");
+        let sleeps = shown.expect("it answers").1["state"] == "hibernated";
+        let turn = |verb: &str| {
+            let line = format!("POST {place}/{verb}");
+            let turned = engine.ask(client.key(), &line, None, "");
+            let (status, answer) = turned.expect("it answers");
+            assert_eq!(status, 200, "{line}: {answer}");
+        };
+        if sleeps {
+            turn("wake");
+        }
+        end_daughter(engine, client, &fork);
+        if sleeps {
+            turn("hibernate");
+        }
     }
+}
+
+/// What is on disk is what is written down, and nothing of it is damaged: each can be forked.
+fn snapshots_are_whole(engine: &Program, client: &Client, state: &Path) -> usize {
+    let listed = engine.ask(client.key(), "GET /v1/snapshots", None, "");
+    let listed = listed.expect("it answers").1;
+    let listed = listed["items"].as_array().expect("items");
+    for one in listed {
+        let id = one["id"].as_str().expect("an id");
+        end_daughter(engine, client, &format!("POST /v1/snapshots/{id}/forks"));
+    }
+    // Before the first one there is no directory of them.
+    let on_disk = std::fs::read_dir(state.join("snapshots/default/snapshots"));
+    let on_disk = on_disk.map_or(0, Iterator::count);
+    assert_eq!(on_disk, listed.len(), "{listed:?}");
+    listed.len()
 }
 
 /// Processes below the supervisor, its cells and those they have forked.
@@ -221,6 +271,7 @@ fn killed_and_made_good(plan: &str, components: &Path, compiled: &Path) -> (usiz
     // A key that was shown and not written down opens nothing, and then another one is shown.
     client.key = next.key().or(client.key);
     all_can_be_forked(&next, &client);
+    snapshots_are_whole(&next, &client, state.path());
     assert!(client.go_on(&next), "{plan}: the next one has gone");
     let [machines, points] = alive(&next, client.key());
     assert_eq!(
@@ -230,9 +281,11 @@ fn killed_and_made_good(plan: &str, components: &Path, compiled: &Path) -> (usiz
     );
     all_can_be_forked(&next, &client);
     template_can_be_used(&next, &client);
+    let kept = snapshots_are_whole(&next, &client, state.path());
+    assert_eq!(kept, SNAPSHOTS, "{plan}");
     let supervisor = next.supervisor().expect("a supervisor");
     settle("no cell is left that nobody knows of", || {
-        cells(supervisor) == MACHINES + CHECKPOINTS + TEMPLATE
+        cells(supervisor) == MACHINES - ASLEEP + CHECKPOINTS + TEMPLATE
     });
     next.interrupt();
     settle("the supervisor has ended", || !is_alive(supervisor));
@@ -276,6 +329,8 @@ fn killed_everywhere(when: &str) {
         "supervisor: keep",
         "cell: fork",
         "cell: pause",
+        "snapshot: save",
+        "snapshot: hibernate",
     ] {
         assert!(points.iter().any(|point| point.ends_with(word)), "{word}");
     }
@@ -323,7 +378,7 @@ fn a_restart_leaves_machines_running_under_the_same_ids_and_within_the_same_limi
     first.terminate();
     assert!(first.wait().success());
     let supervisor = first.supervisor().expect("it goes on");
-    assert_eq!(cells(supervisor), MACHINES + CHECKPOINTS);
+    assert_eq!(cells(supervisor), MACHINES - ASLEEP + CHECKPOINTS);
 
     let mut second = Program::start(&options);
     assert_eq!(second.key(), None, "there is a key");

@@ -15,8 +15,6 @@ use brood_hooks::{Admission, Ceiling, Failure, Heard, Hook, HookName, Mutation, 
 use brood_plugin_host::{Asked, Builtins, Host, Policies, block_on};
 use brood_policy::{BindingSpec, Mode, PolicySet, parse};
 
-use crate::program::compiled;
-
 const SHIPPED: [&str; 4] = ["quota", "spread", "identity", "price-table"];
 
 /// 2026-01-01, as in the recorded calls.
@@ -26,7 +24,7 @@ const NOW: Now = Now::from_unix_nanos(1_767_225_600_000_000_000);
 fn components() -> Option<PathBuf> {
     open::compile_with(compile_options(
         Path::new(env!("CARGO_BIN_EXE_brood")),
-        compiled(),
+        None,
     ));
     let Some(directory) = std::env::var_os("BROOD_PLUGINS") else {
         assert!(std::env::var_os("CI").is_none(), "CI needs BROOD_PLUGINS");

@@ -35,6 +35,7 @@ fn live(serve: &Serve) -> Value {
     let mother = serve.mother();
     let forked = serve.good(&["fork", &mother, "-n", "1"]);
     let checkpoint = serve.good(&["checkpoint", &mother]);
+    let snapshot = serve.good(&["snapshot", "create", &mother, "--name", "kept"]);
     let template = serve.good(&["template", "show", "counter"]);
     serve.body("PUT /v1/secrets/token", r#"{"value": "canary"}"#);
     json!({
@@ -42,6 +43,7 @@ fn live(serve: &Serve) -> Value {
         "token": serve.key,
         "machine": mother,
         "checkpoint": checkpoint["id"],
+        "snapshot": snapshot["name"],
         "template": template["name"],
         "intent": forked["intent"],
     })

@@ -10,7 +10,6 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Answer, PATIENCE, answer, request};
 use crate::policy::{Bound, bound};
-use crate::program::share_compiled;
 
 /// `brood serve`.
 pub(crate) struct Apart {
@@ -35,7 +34,6 @@ impl Apart {
             "listen = \"127.0.0.1:0\"\nstate = \"state\"\npolicy = \"policy.toml\"\nplugins = \"{plugins}\"\n"
         );
         std::fs::write(path("brood.toml"), config).expect("written");
-        share_compiled(&path("state"));
         let mut process = Command::new(env!("CARGO_BIN_EXE_brood"))
             .args(["serve", "--config"])
             .arg(path("brood.toml"))

@@ -16,7 +16,7 @@ use brood_service::machine::Machine;
 use brood_service::path::{Asked, Panels, Safe, Stamps, Stopped};
 use brood_service::{identity, node};
 
-use crate::program::{built, compiled};
+use crate::program::built;
 
 /// The policy file that ships.
 pub(crate) const SHIPPED: &str = include_str!("../../../../policies/default.toml");
@@ -66,7 +66,7 @@ pub(crate) fn bound(file: &str) -> Option<Bound> {
             return None;
         }
     }
-    let mut compile = compile_options(Path::new(env!("CARGO_BIN_EXE_brood")), compiled());
+    let mut compile = compile_options(Path::new(env!("CARGO_BIN_EXE_brood")), None);
     // The lab emulates every instruction.
     (compile.seconds, compile.patience_ms) = (900, 900_000);
     let state = Arc::new(VolatileState::default());

@@ -1,9 +1,7 @@
 //! The shipped program as a process of its own, serving on a port of this host.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
@@ -50,26 +48,6 @@ pub(crate) fn components() -> Option<PathBuf> {
     None
 }
 
-/// Where all tests on this machine keep what they have compiled, for the next one; none in the lab, which cannot write there.
-pub(crate) fn compiled() -> Option<PathBuf> {
-    let is_lab = std::env::var_os("BROOD_LAB").is_some();
-    (!is_lab).then(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"))
-}
-
-/// Has an engine over this state directory, which is made, find there what others have compiled.
-pub(crate) fn share_compiled(state: &Path) {
-    let Some(compiled) = compiled() else { return };
-    let mut private = fs::DirBuilder::new();
-    private.recursive(true).mode(0o700);
-    private.create(&compiled).expect("a directory");
-    private.create(state).expect("a directory");
-    let link = state.join("compiled");
-    // An engine was here before.
-    if !link.exists() {
-        std::os::unix::fs::symlink(&compiled, link).expect("a link");
-    }
-}
-
 /// How it is started.
 #[derive(Clone, Copy)]
 pub(crate) struct Options<'a> {
@@ -105,7 +83,6 @@ pub(crate) struct Program {
 impl Program {
     /// Starts it and waits until it serves or has ended.
     pub(crate) fn start(options: &Options<'_>) -> Self {
-        share_compiled(options.state);
         // The lab says where the program is.
         let program =
             std::env::var_os("BROOD_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_brood").into());

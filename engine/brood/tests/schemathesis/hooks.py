@@ -8,6 +8,7 @@ many answers of each status every operation gave.
 import atexit
 import collections
 import datetime
+import functools
 import itertools
 import json
 import os
@@ -31,7 +32,7 @@ LENT = {}
 LOCK = threading.Lock()
 
 # Each needs one that nobody else looks at.
-OWN_MACHINE = {"endMachine", "pauseMachine", "resumeMachine", "setTtl"}
+OWN_MACHINE = {"endMachine", "hibernateMachine", "pauseMachine", "resumeMachine", "setTtl", "wakeMachine"}
 OWN_KEY = {"revokeKey", "rotateKey"}
 
 
@@ -47,7 +48,10 @@ def own(operation):
     name = f"own-{next(NUMBER)}"
     if operation in OWN_MACHINE:
         forked = ask("POST", f"/v1/machines/{LIVE['machine']}/forks", {"count": 1})
-        return {"machine": forked["daughters"][0]["machine"]["id"]}
+        machine = forked["daughters"][0]["machine"]["id"]
+        if operation == "wakeMachine":
+            ask("POST", f"/v1/machines/{machine}/hibernate")
+        return {"machine": machine}
     if operation == "endCheckpoint":
         return {"checkpoint": ask("POST", f"/v1/machines/{LIVE['machine']}/checkpoints")["id"]}
     if operation in OWN_KEY:
@@ -55,10 +59,20 @@ def own(operation):
     if operation == "removeSecret":
         ask("PUT", f"/v1/secrets/{name}", {"value": "x"})
         return {"name": name}
+    if operation == "removeSnapshot":
+        return {"snapshot": ask("POST", f"/v1/machines/{LIVE['machine']}/snapshots", {})["id"]}
     if operation == "removeTemplate":
         ask("POST", "/v1/templates", {"name": name, "guest": "bare"})
         return {"template": name}
     return {}
+
+
+@functools.cache
+def exported():
+    """A snapshot as it travels."""
+    answer = SESSION.get(f"{URL}/v1/snapshots/{LIVE['snapshot']}/export", timeout=30)
+    answer.raise_for_status()
+    return answer.content
 
 
 def id_of(case):
@@ -99,6 +113,8 @@ def agree(case):
     if id_of(case) == "readOutput" and "offset" in case.query:
         both = case.query.get("stream", "both") == "both"
         case.query["offset"] = "1-2" if both else "1"
+    if id_of(case) == "importSnapshot":
+        case.body = exported()
     # The same key with another body is another request's.
     if "Idempotency-Key" in case.headers:
         case.headers["Idempotency-Key"] = f"{case.headers['Idempotency-Key'][:200]}{next(NUMBER)}"
@@ -133,6 +149,8 @@ def after_call(context, case, response):
         made.append(response.json()["id"])
     if response.status_code == 201 and operation.startswith("fork"):
         made += [one["machine"]["id"] for one in response.json()["daughters"] if "machine" in one]
+    if response.status_code == 201 and operation in {"createSnapshot", "snapshotCheckpoint", "importSnapshot"}:
+        SESSION.delete(f"{URL}/v1/snapshots/{response.json()['id']}", timeout=30)
     for one in made:
         for kind in ("machines", "checkpoints"):
             SESSION.delete(f"{URL}/v1/{kind}/{one}", timeout=30)

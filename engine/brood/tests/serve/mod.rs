@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::policy::SHIPPED;
-use crate::program::{components, share_compiled};
+use crate::program::components;
 
 /// A variable that might say where a server is, or how a terminal looks.
 const NOT_INHERITED: [&str; 7] = [
@@ -120,11 +120,9 @@ impl Serve {
         let directory = scratch();
         let file = directory.path().join("policy.toml");
         fs::write(&file, policy).expect("it is written");
-        let state = directory.path().join("state");
-        share_compiled(&state);
         let mut child = program(&["up", "--listen", "127.0.0.1:0"])
             .arg("--state")
-            .arg(state)
+            .arg(directory.path().join("state"))
             .arg("--policy")
             .arg(&file)
             .arg("--plugins")
