@@ -21,7 +21,7 @@ use super::copy::{Passed, pass};
 use super::failure::Failure;
 use super::fork::{Spec, draw as draw_fork};
 use super::machine::show;
-use super::out::{BOLD, Out, PLAIN, Progress, Table, pages};
+use super::out::{BOLD, Out, PLAIN, Table, pages};
 use super::time::{between, now};
 use super::value::{Pair, map, pair};
 use super::{list, name};
