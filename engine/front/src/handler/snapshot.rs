@@ -85,7 +85,13 @@ pub(super) async fn export(call: &Call) -> Result<Answer, Refusal> {
 pub(super) async fn import(mut call: Call) -> Result<Answer, Refusal> {
     let query: ImportQuery = call.query()?;
     let sink = call.engine().import_snapshot(call.caller()?, query.name);
-    let sink = sink.await.map_err(problem)?;
+    let sink = match sink.await {
+        Ok(sink) => sink,
+        Err(error) => {
+            while call.chunk().await?.is_some() {}
+            return Err(problem(error));
+        }
+    };
     // Many clients hear no answer before all that they have is sent: what nobody wants any more is read all the same.
     while let Some(chunk) = call.chunk().await? {
         sink.send(chunk.into()).await;
