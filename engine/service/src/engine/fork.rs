@@ -316,20 +316,14 @@ impl Job {
         let living: Vec<Living> = rows.iter().map(Living::of).collect();
         let (intent, tenant, kept) = (self.intent, self.caller.tenant().to_owned(), answer.clone());
         let (decisions, subject) = (brood.decisions, self.source.id());
-        let snapshot = match &self.source {
-            Source::Snapshot(row) => Some(row.id),
-            Source::Machine(_) | Source::Template(_) | Source::Asleep(..) => None,
-        };
+        let snapshot = self.source.snapshot();
         let births: Vec<_> = rows.iter().map(reading::birth).collect();
         let write = move |write: &mut Write<'_>| {
             count(write, mother, &births)?;
             for (row, given) in rows.iter().zip(&given) {
                 write.add_machine(row)?;
                 write.add_given(row.id, given)?;
-                let mut data = serde_json::json!({ "mother": row.mother, "intent": intent });
-                if let Some(snapshot) = snapshot {
-                    data["snapshot"] = serde_json::json!(snapshot);
-                }
+                let data = of_birth(row.mother, intent, snapshot);
                 report(write, &tenant, "machine.born", row.id, &data)?;
             }
             let about = About {
@@ -417,6 +411,20 @@ impl Job {
             }
             (error, _) => error,
         }
+    }
+}
+
+/// What is told of a birth.
+fn of_birth(
+    mother: Option<MachineId>,
+    intent: IntentId,
+    snapshot: Option<MachineId>,
+) -> serde_json::Value {
+    match snapshot {
+        Some(snapshot) => {
+            serde_json::json!({ "mother": mother, "intent": intent, "snapshot": snapshot })
+        }
+        None => serde_json::json!({ "mother": mother, "intent": intent }),
     }
 }
 

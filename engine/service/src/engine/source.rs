@@ -38,6 +38,14 @@ impl Source {
         }
     }
 
+    /// The snapshot that it is.
+    pub(super) fn snapshot(&self) -> Option<MachineId> {
+        match self {
+            Self::Snapshot(row) => Some(row.id),
+            Self::Machine(_) | Self::Template(_) | Self::Asleep(..) => None,
+        }
+    }
+
     /// The mother's memory that is in this host's already, MiB: nothing of who is on disk is.
     pub(super) fn resident_mib(&self) -> u32 {
         match self {
