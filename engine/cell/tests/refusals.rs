@@ -208,7 +208,7 @@ fn a_first_message_that_is_none_ends_the_cell_with_words() {
     refused(
         cell.done(Request::Stats, &[]),
         "first message",
-        "neither Boot nor Load",
+        "neither Boot, Load nor Restore",
     );
     let boot = Request::Boot {
         version: VERSION + 1,

@@ -374,10 +374,8 @@ mod tests {
     #[test]
     fn ram_that_is_not_whole_stays_guarded_when_its_owner_goes() {
         let Some((_ram, pages)) = lazy() else { return };
-        let raw = {
-            let pages = pages;
-            pages.fd().as_raw_fd()
-        };
+        let let_go = |pages: MissingPages| pages.fd().as_raw_fd();
+        let raw = let_go(pages);
         let link = std::fs::read_link(format!("/proc/self/fd/{raw}")).expect("it is open");
         assert!(link.to_string_lossy().contains("userfaultfd"), "{link:?}");
     }
