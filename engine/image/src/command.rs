@@ -1,7 +1,7 @@
 //! Programs of the host that make images. Invariant: a failure says which program, what it was asked and what it said.
 
 use std::io;
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Output, Stdio};
 
 /// Where programs for administrators lie; the PATH of a user often leaves it out.
 const ADMIN_PATH: &str = "/usr/sbin:/sbin";
@@ -40,6 +40,21 @@ pub enum CommandError {
 
 /// Runs `command`, which comes with `package`, and gives its output.
 pub(crate) fn run(command: &mut Command, package: &'static str) -> Result<Vec<u8>, CommandError> {
+    ended_well(command, package).map(|output| output.stdout)
+}
+
+/// Runs `command` for what it writes to its error output although it succeeds.
+pub(crate) fn run_loudly(
+    command: &mut Command,
+    package: &'static str,
+) -> Result<String, CommandError> {
+    // The rest is an echo of what it was asked, which may be long.
+    command.stdout(Stdio::null());
+    ended_well(command, package)
+        .map(|output| String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn ended_well(command: &mut Command, package: &'static str) -> Result<Output, CommandError> {
     let path = std::env::var("PATH").unwrap_or_default();
     // Messages are shown, and some are parsed: keep them in one language.
     command
@@ -51,7 +66,7 @@ pub(crate) fn run(command: &mut Command, package: &'static str) -> Result<Vec<u8
         _ => CommandError::Start { program, source },
     })?;
     if output.status.success() {
-        return Ok(output.stdout);
+        return Ok(output);
     }
     Err(CommandError::Failed {
         command: words(command),

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::command::{CommandError, run};
+use crate::command::{CommandError, run, run_loudly};
 
 /// Bytes of a file system block, and the unit of a disk's size.
 pub const BLOCK: u64 = 4096;
@@ -20,6 +20,8 @@ pub const MAX_DISK: u64 = 16 << 40;
 const UUID: &str = "b200d000-0000-4000-8000-000000000001";
 /// Time of the file system's making, seconds since 1970: not zero, which mke2fs takes for "now".
 const TIME: &str = "1";
+/// Lines of debugfs that an error shows.
+const SHOWN: usize = 5;
 
 /// Why no disk was made.
 #[derive(Debug, thiserror::Error)]
@@ -58,17 +60,63 @@ pub enum DiskError {
         #[source]
         source: CommandError,
     },
+    /// debugfs could not be run.
+    #[error("the requests in {} were not made", requests.display())]
+    Correct {
+        /// The file of requests.
+        requests: PathBuf,
+        /// What debugfs said.
+        #[source]
+        source: CommandError,
+    },
+    /// debugfs refused a request, for instance because there is no room for an attribute.
+    #[error("debugfs refused what it was asked: {said}")]
+    Refused {
+        /// The first lines that it said.
+        said: String,
+    },
 }
 
-/// Makes an ext4 image of `bytes` at `image` that holds what is in `directory`; the image appears only when it is
-/// complete, and unwritten blocks are holes in it.
+/// What an ext4 image is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Ext4Spec<'a> {
+    /// The root of the tree.
+    pub directory: &'a Path,
+    /// Bytes of the disk, a multiple of [`BLOCK`].
+    pub bytes: u64,
+    /// Inodes at least; without it mke2fs's own number, one for each 16 KiB.
+    pub inodes: Option<u64>,
+    /// Requests for debugfs(8), one a line, made on the finished file system: owners, modes and times that the tree on
+    /// the host cannot have without root.
+    pub requests: Option<&'a Path>,
+}
+
+/// Makes an ext4 image of `bytes` at `image` that holds what is in `directory`, without more inodes than usual or
+/// requests.
+///
+/// # Errors
+/// As [`make`].
+pub fn make_ext4(directory: &Path, image: &Path, bytes: u64) -> Result<(), DiskError> {
+    let spec = Ext4Spec {
+        directory,
+        bytes,
+        inodes: None,
+        requests: None,
+    };
+    make(&spec, image)
+}
+
+/// Makes an ext4 image at `image`, which appears only when it is complete; unwritten blocks are holes in it.
 ///
 /// There is no journal and nothing left to be initialised later: a base image is never written, so the first would
 /// only be dirt in each overlay, and the second would have every guest write to its disk in its first minute.
 ///
 /// # Errors
-/// No directory, an impossible size, a tree that does not fit, or no mke2fs.
-pub fn make_ext4(directory: &Path, image: &Path, bytes: u64) -> Result<(), DiskError> {
+/// No directory, an impossible size, a tree that does not fit, a request that debugfs refuses, or no mke2fs.
+pub fn make(spec: &Ext4Spec<'_>, image: &Path) -> Result<(), DiskError> {
+    let Ext4Spec {
+        directory, bytes, ..
+    } = *spec;
     if !directory.is_dir() {
         return Err(DiskError::NotADirectory {
             path: directory.to_owned(),
@@ -89,12 +137,15 @@ pub fn make_ext4(directory: &Path, image: &Path, bytes: u64) -> Result<(), DiskE
         .prefix(".partial-")
         .tempfile_in(parent)
         .map_err(failed)?;
-    let mut mke2fs = mke2fs(directory, partial.path(), bytes);
+    let mut mke2fs = mke2fs(spec, partial.path());
     run(&mut mke2fs, "e2fsprogs").map_err(|source| DiskError::Make {
         directory: directory.to_owned(),
         bytes,
         source,
     })?;
+    if let Some(requests) = spec.requests {
+        correct(partial.path(), requests)?;
+    }
     let file = partial
         .persist(image)
         .map_err(|error| failed(error.error))?;
@@ -104,7 +155,7 @@ pub fn make_ext4(directory: &Path, image: &Path, bytes: u64) -> Result<(), DiskE
     fs::set_permissions(image, mode).map_err(failed)
 }
 
-fn mke2fs(directory: &Path, image: &Path, bytes: u64) -> Command {
+fn mke2fs(spec: &Ext4Spec<'_>, image: &Path) -> Command {
     let mut command = Command::new("mke2fs");
     command
         .env("E2FSPROGS_FAKE_TIME", TIME)
@@ -115,17 +166,48 @@ fn mke2fs(directory: &Path, image: &Path, bytes: u64) -> Command {
         .args([
             "-O",
             "^has_journal,^resize_inode,extent,64bit,metadata_csum",
-        ])
-        .args(["-E", &extended(), "-d"])
-        .arg(directory)
-        .arg(image)
-        .arg(format!("{}k", bytes / 1024));
+        ]);
+    if let Some(inodes) = spec.inodes {
+        command.arg("-N").arg(inodes.to_string());
+    }
     command
+        .args(["-E", &extended(), "-d"])
+        .arg(spec.directory)
+        .arg(image)
+        .arg(format!("{}k", spec.bytes / 1024));
+    command
+}
+
+/// debugfs ends with 0 whatever became of its requests: what fails is on its error output, below its own name.
+fn correct(image: &Path, requests: &Path) -> Result<(), DiskError> {
+    let failed = |source| DiskError::Correct {
+        requests: requests.to_owned(),
+        source,
+    };
+    let mut debugfs = Command::new("debugfs");
+    debugfs
+        .env("E2FSPROGS_FAKE_TIME", TIME)
+        .args(["-w", "-f"])
+        .arg(requests)
+        .arg(image);
+    let said = run_loudly(&mut debugfs, "e2fsprogs").map_err(failed)?;
+    let refused: Vec<&str> = said
+        .lines()
+        .filter(|line| !line.starts_with("debugfs ") && !line.trim().is_empty())
+        .take(SHOWN)
+        .collect();
+    if refused.is_empty() {
+        return Ok(());
+    }
+    Err(DiskError::Refused {
+        said: refused.join("; "),
+    })
 }
 
 fn extended() -> String {
     let whole = "lazy_itable_init=0,assume_storage_prezeroed=1,discard";
-    format!("{whole},root_owner=0:0,hash_seed={UUID}")
+    // Attributes of the host's own tree are labels of the host, such as SELinux's.
+    format!("{whole},no_copy_xattrs,root_owner=0:0,hash_seed={UUID}")
 }
 
 #[cfg(test)]

@@ -56,6 +56,11 @@ pub(super) const CRATES: &[Rule] = &[
     rule("brood-vmm", &["brood-units"], SERVERS),
     rule("brood-image", &["brood-units"], KVM_AND_SERVERS),
     rule(
+        "brood-rootfs",
+        &["brood-units", "brood-image", "brood-crash-point"],
+        KVM_AND_SERVERS,
+    ),
+    rule(
         "brood-cell",
         &[
             "brood-units",
