@@ -13,8 +13,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::cgroup;
-use crate::exec::Command;
 use crate::exec::spawn::{self, Child, Terminal};
+use crate::exec::{Command, Image};
 use crate::fail;
 use crate::freezer::timespec;
 use crate::init::reap;
@@ -43,7 +43,10 @@ pub(crate) fn run(
     cgroup: &Path,
     deadline: Instant,
 ) -> Result<Ended, AgentError> {
-    let command = Command::prepare(&ExecSpec::new(argv.to_vec()), env, Path::new("/"))?;
+    // The agent's own programs run as root whatever the image says of its programs.
+    let image = Image::default();
+    let spec = ExecSpec::new(argv.to_vec());
+    let command = Command::prepare(&spec, &image, env, Path::new("/"))?;
     let failed = |error: io::Error| fail::os("preparing a program", &error);
     let directory = cgroup::open(cgroup).map_err(failed)?;
     let null = std::fs::File::open("/dev/null").map_err(failed)?;

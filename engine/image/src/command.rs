@@ -50,8 +50,7 @@ pub(crate) fn run_loudly(
 ) -> Result<String, CommandError> {
     // The rest is an echo of what it was asked, which may be long.
     command.stdout(Stdio::null());
-    ended_well(command, package)
-        .map(|output| String::from_utf8_lossy(&output.stderr).into_owned())
+    ended_well(command, package).map(|output| String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 fn ended_well(command: &mut Command, package: &'static str) -> Result<Output, CommandError> {

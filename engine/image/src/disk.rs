@@ -155,6 +155,18 @@ pub fn make(spec: &Ext4Spec<'_>, image: &Path) -> Result<(), DiskError> {
     fs::set_permissions(image, mode).map_err(failed)
 }
 
+/// What is in the file at `path` of the ext4 image, which is not mounted; nothing if there is no such file. Links are not
+/// followed.
+///
+/// # Errors
+/// No debugfs, or no ext4.
+pub fn read_file(image: &Path, path: &str) -> Result<Vec<u8>, CommandError> {
+    let mut debugfs = Command::new("debugfs");
+    // A quote in quotes is doubled.
+    let request = format!("cat \"{}\"", path.replace('"', "\"\""));
+    run(debugfs.arg("-R").arg(request).arg(image), "e2fsprogs")
+}
+
 fn mke2fs(spec: &Ext4Spec<'_>, image: &Path) -> Command {
     let mut command = Command::new("mke2fs");
     command

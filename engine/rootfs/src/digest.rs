@@ -91,13 +91,28 @@ impl<R: Read> Hashing<R> {
     }
 
     /// Bytes that were read.
-    pub fn bytes(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.bytes
     }
 
     /// The digest of all that was read.
     pub fn digest(self) -> Digest {
-        Digest(self.state.finalize().into())
+        self.finish().1
+    }
+
+    /// The reader, and the digest of all that was read.
+    pub(crate) fn finish(self) -> (R, Digest) {
+        (self.inner, Digest(self.state.finalize().into()))
+    }
+
+    pub(crate) fn inner_mut(&mut self) -> &mut R {
+        &mut self.inner
+    }
+
+    /// Begins anew.
+    pub(crate) fn forget(&mut self) {
+        self.state = Sha256::new();
+        self.bytes = 0;
     }
 
     /// Adds what was read earlier.
@@ -145,7 +160,7 @@ mod tests {
         let mut reader = Hashing::new(&b"some bytes"[..]);
         let mut two = [0; 2];
         while reader.read(&mut two).expect("memory") > 0 {}
-        assert_eq!(reader.bytes(), 10);
+        assert_eq!(reader.count(), 10);
         assert_eq!(reader.digest(), Digest::of(b"some bytes"));
     }
 }

@@ -101,6 +101,11 @@ impl<R: Read> Entries<R> {
         }
     }
 
+    /// Bytes of the stream that were read.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
     /// How it ended, once it has.
     pub(crate) fn end(&self) -> Option<End> {
         self.end
@@ -297,7 +302,9 @@ impl<R: Read> Entries<R> {
     /// A header's own data.
     fn small(&mut self, begin: u64) -> Result<Vec<u8>, UnpackError> {
         if self.content > limits::HEADER {
-            return Err(self.at.header(begin, "more than 1 MiB of names and attributes"));
+            return Err(self
+                .at
+                .header(begin, "more than 1 MiB of names and attributes"));
         }
         let mut bytes = vec![0; usize::try_from(self.content).unwrap_or(0)];
         self.read_exact(&mut bytes)

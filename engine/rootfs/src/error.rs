@@ -38,7 +38,9 @@ pub enum UnpackError {
         what: String,
     },
     /// More than the operator allows.
-    #[error("layer {layer}, '{entry}': more than {limit} {what}: raise the limit if this image is to be trusted")]
+    #[error(
+        "layer {layer}, '{entry}': more than {limit} {what}: raise the limit if this image is to be trusted"
+    )]
     Limit {
         /// Its number, from 1, the lowest first.
         layer: usize,
@@ -50,7 +52,9 @@ pub enum UnpackError {
         limit: u64,
     },
     /// The content is not what the image's configuration names.
-    #[error("layer {layer} is {found}, and the image says {wanted}: fetch it again; if that does not help the image is broken")]
+    #[error(
+        "layer {layer} is {found}, and the image says {wanted}: fetch it again; if that does not help the image is broken"
+    )]
     Digest {
         /// Its number, from 1, the lowest first.
         layer: usize,

@@ -221,7 +221,8 @@ impl<'a> Layers<'a> {
     }
 }
 
-const UNMARKED: &str = "the archive ends without the zeros that end one, so something may be missing";
+const UNMARKED: &str =
+    "the archive ends without the zeros that end one, so something may be missing";
 
 fn check_attributes(at: At, entry: &Entry) -> Result<(), UnpackError> {
     let attributes = &entry.meta.attributes;

@@ -5,15 +5,27 @@
 
 mod build;
 mod compression;
+mod config;
 mod digest;
 mod entry;
 mod error;
 mod layer;
 mod limits;
+mod manifest;
+mod source;
 mod stage;
+mod store;
 mod tree;
+mod users;
 
 pub use build::{BuildError, DiskOptions, PackedLayer, build};
+pub use config::{ConfigError, ImageConfig, Port, Protocol};
 pub use digest::{Digest, Hashing, ParseDigestError};
 pub use error::UnpackError;
 pub use limits::Limits;
+pub use manifest::ManifestError;
+pub use source::{ParseSourceError, Source, SourceError};
+pub use users::{User, UserError, Users};
+pub use store::{
+    Collected, Disk, Image, LayerRef, Named, RefKind, Session, Steps, Store, StoreError,
+};

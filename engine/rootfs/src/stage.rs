@@ -115,7 +115,9 @@ impl Stage {
         };
         make_directory(&self.root())?;
         if let Some(root) = tree.inode(ROOT) {
-            planting.describe(b"/", root).map_err(|error| failed(&requests, error))?;
+            planting
+                .describe(b"/", root)
+                .map_err(|error| failed(&requests, error))?;
         }
         let mut left = vec![(ROOT, Vec::new())];
         while let Some((directory, path)) = left.pop() {
@@ -193,7 +195,11 @@ impl Planting<'_> {
     fn node(&mut self, path: &[u8], node: NodeKind) -> io::Result<()> {
         let slash = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
         let (directory, name) = path.split_at(slash);
-        let directory = if directory.is_empty() { b"/" } else { directory };
+        let directory = if directory.is_empty() {
+            b"/"
+        } else {
+            directory
+        };
         let name = name.strip_prefix(b"/").unwrap_or(name);
         self.request(b"cd", directory, "")?;
         let what = match node {
@@ -272,14 +278,21 @@ fn file_blocks(bytes: u64) -> u64 {
     // An extent of ext4 has at most 32768 blocks; four are in the inode, a block has 340.
     let blocks = bytes.div_ceil(4096);
     let extents = blocks.div_ceil(32768);
-    blocks + if extents > 4 { extents.div_ceil(340) + 1 } else { 0 }
+    blocks
+        + if extents > 4 {
+            extents.div_ceil(340) + 1
+        } else {
+            0
+        }
 }
 
 /// Blocks of a directory. An entry takes 8 bytes and its name, in fours; the end of each block is left for a checksum and
 /// what did not fit.
 fn directory_blocks(tree: &Tree, directory: Number) -> u64 {
     let names = tree.names(directory).into_iter().flatten();
-    let bytes: usize = names.map(|(name, _)| 8 + name.len().next_multiple_of(4)).sum();
+    let bytes: usize = names
+        .map(|(name, _)| 8 + name.len().next_multiple_of(4))
+        .sum();
     u64::try_from(bytes).unwrap_or(u64::MAX).div_ceil(3800) + 1
 }
 

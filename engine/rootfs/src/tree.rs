@@ -236,9 +236,7 @@ impl Tree {
         if let Some(inode) = self.inode_mut(inode) {
             inode.links = inode.links.saturating_add(1);
         }
-        let names = self
-            .names_mut(directory)
-            .ok_or(PathError::NotADirectory)?;
+        let names = self.names_mut(directory).ok_or(PathError::NotADirectory)?;
         if let Some(before) = names.insert(name.to_owned(), Name { inode, layer }) {
             self.unlink(before.inode);
         }

@@ -73,6 +73,7 @@ fn fixtures(place: &Place) -> Result<Vec<(OsString, OsString)>> {
         ("BROOD_GUEST_FILES", guest_files::make(place, Profile::Dev)?),
         ("BROOD_BIN", place.program(Profile::Dev, "brood")),
         ("BROOD_PLUGINS", plugins::for_tests(place)?),
+        ("BROOD_DEBIAN_LAYERS", packages::debian_layers(place)?),
     ];
     match packages::schemathesis(place) {
         Ok(program) => fixtures.push(("BROOD_SCHEMATHESIS", program)),

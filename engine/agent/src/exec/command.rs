@@ -15,6 +15,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 
+use super::image::Image;
 use super::spawn::Terminal;
 use super::user::{self, User};
 use crate::fail;
@@ -33,16 +34,22 @@ pub(crate) struct Command {
 }
 
 impl Command {
-    /// Resolves user, environment and search path.
-    pub(crate) fn prepare(spec: &ExecSpec, base: &EnvMap, root: &Path) -> Result<Self, AgentError> {
-        let user = match &spec.user {
+    /// Resolves user, environment and search path. `image` fills in what `spec` leaves out, `base` is the environment
+    /// between theirs.
+    pub(crate) fn prepare(
+        spec: &ExecSpec,
+        image: &Image,
+        base: &EnvMap,
+        root: &Path,
+    ) -> Result<Self, AgentError> {
+        let user = match spec.user.as_ref().or(image.user.as_ref()) {
             None => None,
             Some(name) => Some(user::look_up(name, root).ok_or(AgentError::Spawn {
                 step: SpawnStep::User,
                 errno: Errno(libc::ENOENT),
             })?),
         };
-        let env = environment(spec, base, user.as_ref())?;
+        let env = environment(spec, [&image.env, base], user.as_ref())?;
         let program = spec
             .argv
             .first()
@@ -53,6 +60,7 @@ impl Command {
             .iter()
             .map(|(name, value)| c_string("env", format!("{name}={value}")))
             .collect::<Result<_, _>>()?;
+        let cwd = spec.cwd.clone().or_else(|| image.cwd.clone());
         Ok(Self {
             candidates: search_path(program, path)?,
             argv: spec
@@ -61,7 +69,7 @@ impl Command {
                 .map(|word| c_string("argv", word.clone()))
                 .collect::<Result<_, _>>()?,
             envp,
-            cwd: c_string("cwd", spec.cwd.clone().unwrap_or_else(|| "/".to_owned()))?,
+            cwd: c_string("cwd", cwd.unwrap_or_else(|| "/".to_owned()))?,
             user,
         })
     }
@@ -82,8 +90,12 @@ fn c_string(field: &str, text: String) -> Result<CString, AgentError> {
     CString::new(text).map_err(|_| fail::invalid(field, "holds a NUL byte"))
 }
 
-/// Defaults, then what stamps have set, then what the client asks.
-fn environment(spec: &ExecSpec, base: &EnvMap, user: Option<&User>) -> Result<EnvMap, AgentError> {
+/// Defaults, then what the image says and what stamps have set, then what the client asks.
+fn environment(
+    spec: &ExecSpec,
+    bases: [&EnvMap; 2],
+    user: Option<&User>,
+) -> Result<EnvMap, AgentError> {
     let entry = user.and_then(|user| user.entry.as_ref());
     let mut defaults = vec![("PATH", DEFAULT_PATH)];
     match (user, entry) {
@@ -104,7 +116,9 @@ fn environment(spec: &ExecSpec, base: &EnvMap, user: Option<&User>) -> Result<En
         env.insert(name, value)
             .map_err(|error| fail::invalid("user", error.to_string()))?;
     }
-    env.extend(base);
+    for base in bases {
+        env.extend(base);
+    }
     env.extend(&spec.env);
     Ok(env)
 }
@@ -212,13 +226,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_clients_variable_wins_over_the_stamps_and_that_over_the_default() {
+    fn the_clients_variable_wins_over_the_stamps_that_over_the_images_and_that_over_the_default() {
         let mut base = EnvMap::new();
         base.insert("HOME", "/stamped").unwrap();
         base.insert("A", "stamped").unwrap();
         let mut spec = ExecSpec::new(["true"]);
         spec.env.insert("A", "asked").unwrap();
-        let env = environment(&spec, &base, None).unwrap();
+        let mut image = EnvMap::new();
+        image.insert("A", "image").unwrap();
+        image.insert("LANG", "C").unwrap();
+        let env = environment(&spec, [&image, &base], None).unwrap();
+        assert_eq!(env.value("LANG"), Some("C"));
         assert_eq!(env.value("HOME"), Some("/stamped"));
         assert_eq!(env.value("A"), Some("asked"));
         assert_eq!(env.value("PATH"), Some(DEFAULT_PATH));
@@ -245,9 +263,32 @@ mod tests {
         for argv in [vec![], vec![""], vec!["a\0b"]] {
             let spec = ExecSpec::new(argv);
             assert!(matches!(
-                Command::prepare(&spec, &base, Path::new("/")),
+                Command::prepare(&spec, &Image::default(), &base, Path::new("/")),
                 Err(AgentError::Invalid { .. })
             ));
         }
+    }
+
+    #[test]
+    fn image_says_who_and_where_unless_the_client_does() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        let users = "ann:x:1000:1000::/home/ann:/bin/sh\nbob:x:1001:1001::/home/bob:/bin/sh\n";
+        std::fs::write(root.path().join("etc/passwd"), users).unwrap();
+        let image = Image {
+            cwd: Some("/app".to_owned()),
+            user: Some("ann".to_owned()),
+            ..Image::default()
+        };
+        let mut spec = ExecSpec::new(["true"]);
+        let prepare = |spec: &ExecSpec| {
+            let base = EnvMap::new();
+            let command = Command::prepare(spec, &image, &base, root.path()).unwrap();
+            (command.cwd, command.user.map(|user| user.uid))
+        };
+        assert_eq!(prepare(&spec), (c"/app".to_owned(), Some(1000)));
+        spec.cwd = Some("/".to_owned());
+        spec.user = Some("bob".to_owned());
+        assert_eq!(prepare(&spec), (c"/".to_owned(), Some(1001)));
     }
 }

@@ -20,7 +20,10 @@ pub fn prepare() -> Vec<String> {
     let mut problems = mount::all();
     problems.extend(module::load_listed(Path::new(module::LIST)));
     // Devices that a module brought may be what the root is on.
-    problems.extend(root::enter_listed(Path::new(root::SPEC)));
+    problems.extend(root::enter_listed(
+        Path::new(root::COMMAND_LINE),
+        Path::new(root::SPEC),
+    ));
     if let Err(error) = loopback::up() {
         problems.push(format!("bringing up lo: {error}"));
     }

@@ -1,13 +1,14 @@
 //! Goes on from the initramfs to a root disk. Invariant: until the new root is complete nothing is moved, so a disk that
 //! is missing or broken leaves the agent running in the initramfs.
 //!
-//! `/etc/brood/overlay` has lines `KEY=VALUE`:
+//! The kernel's command line says which, in words `KEY=VALUE`, so that one initramfs serves any root disk; without the first
+//! of them, lines of `/etc/brood/overlay` do:
 //!
-//! | key | value | default |
-//! |---|---|---|
-//! | `root` | the device to mount | required |
-//! | `fstype` | its file system | `ext4` |
-//! | `mode` | `rw`, `ro`, or `overlay` (read-only under a tmpfs) | `rw` |
+//! | word | line | value | default |
+//! |---|---|---|---|
+//! | `brood.root` | `root` | the device to mount | none: the agent stays in the initramfs |
+//! | `brood.root-type` | `fstype` | its file system | `ext4` |
+//! | `brood.root-mode` | `mode` | `rw`, `ro`, or `overlay` (read-only under a tmpfs) | `rw` |
 //!
 //! Then as switch_root(8): the mounts made so far move over, the new root moves to `/`, and the agent goes on as
 //! process 1 with it as its root. The initramfs's own files stay in memory under it.
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, mount, mount_move};
 
+pub(super) const COMMAND_LINE: &str = "/proc/cmdline";
 pub(super) const SPEC: &str = "/etc/brood/overlay";
 
 const NEW: &str = "/brood/root";
@@ -45,10 +47,16 @@ enum Mode {
     Overlay,
 }
 
-/// Enters the root that the file at `spec` names; what failed, as lines. No file means to stay.
-pub(super) fn enter_listed(spec: &Path) -> Vec<String> {
-    let Ok(text) = fs::read_to_string(spec) else {
-        return Vec::new();
+/// Enters the root that the kernel's command line or else the file at `spec` names; what failed, as lines. Neither means to
+/// stay.
+pub(super) fn enter_listed(command_line: &Path, spec: &Path) -> Vec<String> {
+    let words = fs::read_to_string(command_line).unwrap_or_default();
+    let (named, text) = match of_words(&words) {
+        Some(text) => (command_line, text),
+        None => match fs::read_to_string(spec) {
+            Ok(text) => (spec, text),
+            Err(_) => return Vec::new(),
+        },
     };
     match parse(&text) {
         Ok(spec) => enter(&spec)
@@ -56,8 +64,30 @@ pub(super) fn enter_listed(spec: &Path) -> Vec<String> {
             .map(|(what, error)| format!("{what}: {error}"))
             .into_iter()
             .collect(),
-        Err(problem) => vec![format!("{}: {problem}", spec.display())],
+        Err(problem) => vec![format!("{}: {problem}", named.display())],
     }
+}
+
+/// The words of a kernel's command line that are about the root, as lines; none without the device.
+fn of_words(words: &str) -> Option<String> {
+    let ours = words.split_whitespace().filter_map(|word| {
+        let (key, value) = word.strip_prefix("brood.root")?.split_once('=')?;
+        let key = match key {
+            "" => "root",
+            "-type" => "fstype",
+            "-mode" => "mode",
+            _ => return None,
+        };
+        Some((key, value))
+    });
+    let lines: Vec<_> = ours.collect();
+    let named = lines.iter().any(|(key, _)| *key == "root");
+    named.then(|| {
+        lines
+            .iter()
+            .map(|(key, value)| format!("{key}={value}\n"))
+            .collect()
+    })
 }
 
 fn parse(text: &str) -> Result<Spec, String> {
@@ -155,6 +185,41 @@ mod tests {
                 fstype: "ext4".to_owned(),
                 mode: Mode::ReadWrite
             })
+        );
+    }
+
+    #[test]
+    fn kernel_command_line_names_the_root_and_how_to_mount_it() {
+        let line = "console=ttyS0 brood.root=/dev/vda brood.root-mode=ro quiet root=/dev/no\n";
+        let spec = parse(&of_words(line).expect("a root"));
+        assert_eq!(
+            spec,
+            Ok(Spec {
+                device: "/dev/vda".to_owned(),
+                fstype: "ext4".to_owned(),
+                mode: Mode::ReadOnly
+            })
+        );
+        assert_eq!(
+            of_words("root=/dev/vda brood.root-mode=ro brood.rootless=1"),
+            None
+        );
+    }
+
+    #[test]
+    fn command_line_comes_before_the_file_and_what_fails_is_said_by_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let (line, file) = (directory.path().join("line"), directory.path().join("file"));
+        assert!(enter_listed(&line, &file).is_empty());
+        fs::write(&line, "quiet brood.root=/dev/no brood.root-mode=odd").unwrap();
+        fs::write(&file, "mode=strange").unwrap();
+        let said = enter_listed(&line, &file).join(" ");
+        assert!(said.contains("line") && said.contains("mode=odd"), "{said}");
+        fs::write(&line, "quiet").unwrap();
+        let said = enter_listed(&line, &file).join(" ");
+        assert!(
+            said.contains("file") && said.contains("mode=strange"),
+            "{said}"
         );
     }
 

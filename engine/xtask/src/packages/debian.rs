@@ -125,6 +125,18 @@ const PACKAGES: &[Package] = &[
         "makes guest disks",
     ),
     package(
+        &["docker-registry"],
+        Need::Guest,
+        Probe::Program("docker-registry"),
+        "a registry that tests pull images from",
+    ),
+    package(
+        &["apache2-utils"],
+        Need::Guest,
+        Probe::Program("htpasswd"),
+        "makes that registry's logins",
+    ),
+    package(
         &["qemu-system-x86"],
         Need::Lab,
         Probe::Program("qemu-system-x86_64"),

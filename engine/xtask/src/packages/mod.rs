@@ -5,6 +5,7 @@
 
 mod debian;
 mod guest;
+mod layers;
 mod python;
 mod tool;
 
@@ -97,6 +98,11 @@ pub(crate) fn ensure(place: &Place, needs: &[Need]) -> Result<()> {
 /// The guest kernel, fetched if the cache lacks it. Asks for [`Need::Guest`] to be installed.
 pub(crate) fn guest_kernel(place: &Place) -> Result<GuestKernel> {
     guest::ensure(place)
+}
+
+/// The layers of a Debian with Python, made if they are not there. Asks for [`Need::Guest`] to be installed.
+pub(crate) fn debian_layers(place: &Place) -> Result<PathBuf> {
+    layers::ensure(place)
 }
 
 /// Where the parts of the lab are. Asks for [`Need::Lab`] to be installed.
