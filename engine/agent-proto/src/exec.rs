@@ -38,6 +38,21 @@ pub enum Stdin {
     Pipe,
 }
 
+/// Where a guest has its [`ProgramDefaults`], as JSON. It is below a file system in memory, so a fork copies it.
+pub const DEFAULTS_FILE: &str = "/run/brood/defaults.json";
+
+/// What a program gets that its client said nothing about: what the image of the root disk says of its programs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProgramDefaults {
+    /// Variables under those that stamps set.
+    pub env: EnvMap,
+    /// The working directory.
+    pub cwd: Option<String>,
+    /// As [`ExecSpec::user`].
+    pub user: Option<String>,
+}
+
 /// A program to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecSpec {

@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use brood_agent_proto::AgentError;
 use brood_agent_proto::blob::EnvMap;
-use brood_agent_proto::exec::{ExecSpec, ExecState};
+use brood_agent_proto::exec::{ExecSpec, ExecState, ProgramDefaults};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::cgroup;
+use crate::exec::Command;
 use crate::exec::spawn::{self, Child, Terminal};
-use crate::exec::{Command, Image};
 use crate::fail;
 use crate::freezer::timespec;
 use crate::init::reap;
@@ -43,10 +43,10 @@ pub(crate) fn run(
     cgroup: &Path,
     deadline: Instant,
 ) -> Result<Ended, AgentError> {
-    // The agent's own programs run as root whatever the image says of its programs.
-    let image = Image::default();
+    // The agent's own programs run as root whatever the image says of those in it.
+    let defaults = ProgramDefaults::default();
     let spec = ExecSpec::new(argv.to_vec());
-    let command = Command::prepare(&spec, &image, env, Path::new("/"))?;
+    let command = Command::prepare(&spec, &defaults, env, Path::new("/"))?;
     let failed = |error: io::Error| fail::os("preparing a program", &error);
     let directory = cgroup::open(cgroup).map_err(failed)?;
     let null = std::fs::File::open("/dev/null").map_err(failed)?;

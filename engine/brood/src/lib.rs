@@ -4,5 +4,6 @@ pub mod cli;
 pub mod demo;
 pub mod doctor;
 pub mod files;
+pub mod image;
 pub mod plugin;
 pub mod serve;

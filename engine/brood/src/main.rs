@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use brood::files::{self, Sources};
 use brood::serve::{self, Config};
-use brood::{cli, demo, doctor, plugin};
+use brood::{cli, demo, doctor, image, plugin};
 use brood_plugin_build::Programs;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
@@ -37,6 +37,9 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Fetch images, and make guest files that boot one; on this host, without a server.
+    #[command(subcommand)]
+    Image(image::Command),
     /// Boot a machine, fork it live, fork a daughter, fork the past, claim from the warm pool; show the tree.
     Demo {
         /// A directory made by `brood prepare`.
@@ -208,6 +211,7 @@ fn main() -> ExitCode {
             };
             files::prepare(&sources, &out).map(|()| ExitCode::SUCCESS)
         }
+        Command::Image(command) => image::run(command).map(|()| ExitCode::SUCCESS),
         Command::Demo {
             files,
             policy,

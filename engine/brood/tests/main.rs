@@ -39,6 +39,7 @@ mod hostile_agent;
 mod lab_cli;
 mod lab_exec;
 mod lab_fork;
+mod lab_image;
 mod lab_machine;
 mod lab_restart;
 mod metrics;

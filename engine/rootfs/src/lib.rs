@@ -12,6 +12,7 @@ mod error;
 mod layer;
 mod limits;
 mod manifest;
+mod registry;
 mod source;
 mod stage;
 mod store;
@@ -24,8 +25,12 @@ pub use digest::{Digest, Hashing, ParseDigestError};
 pub use error::UnpackError;
 pub use limits::Limits;
 pub use manifest::ManifestError;
+pub use registry::{
+    Credentials, CredentialsError, Login, ParseReferenceError, PlainHttp, Progress, PullError,
+    Reference, Registry, RegistryOptions,
+};
 pub use source::{ParseSourceError, Source, SourceError};
-pub use users::{User, UserError, Users};
 pub use store::{
     Collected, Disk, Image, LayerRef, Named, RefKind, Session, Steps, Store, StoreError,
 };
+pub use users::{User, UserError, Users};

@@ -63,7 +63,9 @@ impl Users {
             Some((who, with)) => (who, Some(with)),
             None => (wanted, None),
         };
-        let line = self.users().find(|line| line.name == who || who.parse() == Ok(line.uid));
+        let line = self
+            .users()
+            .find(|line| line.name == who || who.parse() == Ok(line.uid));
         let uid = match &line {
             Some(line) => line.uid,
             None => who.parse().map_err(|_| UserError {
@@ -141,7 +143,8 @@ mod tests {
     use super::*;
 
     fn users() -> Users {
-        let passwd = b"root:x:0:0:root:/root:/bin/sh\nbroken:x:\nann:x:1000:1000:Ann:/home/ann:/bin/sh\n";
+        let passwd =
+            b"root:x:0:0:root:/root:/bin/sh\nbroken:x:\nann:x:1000:1000:Ann:/home/ann:/bin/sh\n";
         let group = b"root:x:0:\nann:x:1000:\nsudo:x:27:bob,ann\nbad:x\ndata:x:500:bob\n";
         Users::new(passwd, group)
     }
@@ -165,7 +168,11 @@ mod tests {
     #[test]
     fn number_needs_no_line_and_a_name_does() {
         assert_eq!(users().resolve("4242").expect("a number").gid, 4242);
-        for (wanted, file) in [("nobody", "passwd"), ("broken", "passwd"), ("ann:none", "group")] {
+        for (wanted, file) in [
+            ("nobody", "passwd"),
+            ("broken", "passwd"),
+            ("ann:none", "group"),
+        ] {
             let said = users().resolve(wanted).expect_err(wanted).to_string();
             assert!(said.contains(file), "{said}");
         }

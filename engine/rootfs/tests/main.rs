@@ -8,7 +8,9 @@
 
 mod common;
 mod disks;
+mod faults;
 mod refused;
+mod registry;
 mod sources;
 mod store;
 mod whiteouts;

@@ -58,7 +58,9 @@ fn layouts_and_archives_of_one_image_are_one_image() {
     let session = place.store.begin().unwrap();
     let mut keys = Vec::new();
     for source in &sources {
-        let image = place.import(source).unwrap_or_else(|error| panic!("{source:?}: {}", chain(&error)));
+        let image = place
+            .import(source)
+            .unwrap_or_else(|error| panic!("{source:?}: {}", chain(&error)));
         assert_eq!(image.config.user.as_deref(), Some("ann"));
         assert_eq!(image.config.working_dir.as_deref(), Some("/srv"));
         assert_eq!(image.layers.len(), 2);
@@ -77,7 +79,9 @@ fn tar_file_of_any_packing_and_a_directory_are_images_of_one_layer() {
     let plain = Layer::new().file("etc/hostname", "made").bytes();
     let session = place.store.begin().unwrap();
     let keys = [plain.clone(), gzip(&plain)].map(|bytes| {
-        let image = place.import(&Source::Tar(place.file("root.tar", &bytes))).unwrap();
+        let image = place
+            .import(&Source::Tar(place.file("root.tar", &bytes)))
+            .unwrap();
         session.disk(&image, SMALL).unwrap().key
     });
     assert_eq!(keys[0], keys[1]);
@@ -85,17 +89,29 @@ fn tar_file_of_any_packing_and_a_directory_are_images_of_one_layer() {
     let long = "n".repeat(120);
     for root in ["one", "two"] {
         let root = place.path(root);
-        write_all(&root, &[("etc/hostname".to_owned(), b"made".to_vec()), (format!("srv/{long}"), vec![7; 9000])]);
+        write_all(
+            &root,
+            &[
+                ("etc/hostname".to_owned(), b"made".to_vec()),
+                (format!("srv/{long}"), vec![7; 9000]),
+            ],
+        );
         symlink("../etc/hostname", root.join("srv/link")).unwrap();
         fs::hard_link(root.join("etc/hostname"), root.join("etc/same")).unwrap();
         fs::set_permissions(root.join("etc/hostname"), fs::Permissions::from_mode(0o600)).unwrap();
         let old = fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH);
         for name in ["", "etc", "srv", "etc/hostname", &format!("srv/{long}")] {
-            fs::File::open(root.join(name)).unwrap().set_times(old).unwrap();
+            fs::File::open(root.join(name))
+                .unwrap()
+                .set_times(old)
+                .unwrap();
         }
         // A link's own time cannot be set by std; as a directory entry it is gone again.
         fs::remove_file(root.join("srv/link")).unwrap();
-        fs::File::open(root.join("srv")).unwrap().set_times(old).unwrap();
+        fs::File::open(root.join("srv"))
+            .unwrap()
+            .set_times(old)
+            .unwrap();
     }
     let disks = ["one", "two"].map(|root| {
         let image = place.import(&Source::Directory(place.path(root))).unwrap();
@@ -103,7 +119,10 @@ fn tar_file_of_any_packing_and_a_directory_are_images_of_one_layer() {
     });
     assert_eq!(disks[0].key, disks[1].key);
     let facts = stat(&disks[0].path, "/etc/same");
-    assert!(facts.contains("Mode:  0600") && facts.contains("Links: 2"), "{facts}");
+    assert!(
+        facts.contains("Mode:  0600") && facts.contains("Links: 2"),
+        "{facts}"
+    );
     assert_eq!(read(&disks[0].path, &format!("/srv/{long}")).len(), 9000);
 }
 
@@ -128,12 +147,28 @@ fn source_that_is_something_else_is_refused_with_what_to_do() {
     let files = image.layout("v1");
     write_all(&place.path("layout"), &files);
     let wrong_tag = Source::OciLayout(place.path("layout"), Some("v2".to_owned()));
-    assert!(place.refusal(&wrong_tag).contains("no image 'v2', but these: v1"));
+    assert!(
+        place
+            .refusal(&wrong_tag)
+            .contains("no image 'v2', but these: v1")
+    );
     let packed_archive = place.file("packed.tar.gz", &gzip(&packed(&files)));
-    assert!(place.refusal(&Source::OciArchive(packed_archive, None)).contains("unpack it first"));
+    assert!(
+        place
+            .refusal(&Source::OciArchive(packed_archive, None))
+            .contains("unpack it first")
+    );
     let empty = place.file("empty.tar", &Layer::new().bytes());
-    assert!(place.refusal(&Source::DockerArchive(empty, None)).contains("no 'manifest.json'"));
-    assert!(place.refusal(&Source::Directory(place.path("none"))).contains("no directory"));
+    assert!(
+        place
+            .refusal(&Source::DockerArchive(empty, None))
+            .contains("no 'manifest.json'")
+    );
+    assert!(
+        place
+            .refusal(&Source::Directory(place.path("none")))
+            .contains("no directory")
+    );
     let cut = packed(&files);
     let cut = place.file("cut.tar", &cut[..cut.len() / 2]);
     assert!(!place.refusal(&Source::OciArchive(cut, None)).is_empty());
@@ -144,13 +179,19 @@ fn layer_that_was_changed_where_it_lies_is_refused_and_not_kept() {
     let place = Place::new();
     let image = TestImage::small();
     let mut files = image.layout("v1");
-    let name = format!("blobs/sha256/{}", brood_rootfs::Digest::of(&image.layers[0]).hex());
+    let name = format!(
+        "blobs/sha256/{}",
+        brood_rootfs::Digest::of(&image.layers[0]).hex()
+    );
     let (_, bytes) = files.iter_mut().find(|(of, _)| *of == name).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     let source = Source::OciArchive(place.file("image.tar", &packed(&files)), None);
     let said = place.refusal(&source);
-    assert!(said.contains("where sha256:") && said.contains("thrown away"), "{said}");
+    assert!(
+        said.contains("where sha256:") && said.contains("thrown away"),
+        "{said}"
+    );
     let partial = place.path("store/partial");
     assert_eq!(fs::read_dir(partial).unwrap().count(), 0);
 }

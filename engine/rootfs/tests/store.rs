@@ -61,7 +61,15 @@ fn is_made_good(root: &Path, archive: &Path) {
         panic!("{}", chain(error.as_ref()));
     }
     is_sound(root);
-    let parts = ["blobs", "disks", "partial", "tmp", "locks", "refs/images", "refs/disks"];
+    let parts = [
+        "blobs",
+        "disks",
+        "partial",
+        "tmp",
+        "locks",
+        "refs/images",
+        "refs/disks",
+    ];
     let counts = parts.map(|part| listed(root, part).len());
     assert_eq!(counts, [4, 1, 0, 0, 0, 1, 1], "{parts:?}");
 }
@@ -184,9 +192,8 @@ fn two_who_want_the_same_disk_make_it_once() {
     let session = store.begin().unwrap();
     let image = session.import(&Source::OciArchive(archive, None)).unwrap();
     let keys: Vec<Digest> = std::thread::scope(|scope| {
-        let builders = [(); 2].map(|()| {
-            scope.spawn(|| store.begin().unwrap().disk(&image, SMALL).unwrap().key)
-        });
+        let builders = [(); 2]
+            .map(|()| scope.spawn(|| store.begin().unwrap().disk(&image, SMALL).unwrap().key));
         builders.map(|builder| builder.join().unwrap()).to_vec()
     });
     assert_eq!(keys[0], keys[1]);
@@ -199,7 +206,8 @@ fn host_bytes(directory: &Path) -> u64 {
     let paths = entries.map(|entry| entry.unwrap().path());
     paths
         .map(|path| {
-            let own = std::os::unix::fs::MetadataExt::blocks(&fs::symlink_metadata(&path).unwrap()) * 512;
+            let own =
+                std::os::unix::fs::MetadataExt::blocks(&fs::symlink_metadata(&path).unwrap()) * 512;
             own + if path.is_dir() { host_bytes(&path) } else { 0 }
         })
         .sum()
@@ -214,10 +222,16 @@ fn twenty_templates_of_one_image_cost_one_image() {
     let mut one = 0;
     for number in 1..=20 {
         let session = store.begin().unwrap();
-        let image = session.import(&Source::OciArchive(archive.clone(), None)).unwrap();
+        let image = session
+            .import(&Source::OciArchive(archive.clone(), None))
+            .unwrap();
         let disk = session.disk(&image, SMALL).unwrap();
-        session.name(RefKind::Image, "app:v1", image.manifest).unwrap();
-        session.name(RefKind::Disk, &format!("template {number}"), disk.key).unwrap();
+        session
+            .name(RefKind::Image, "app:v1", image.manifest)
+            .unwrap();
+        session
+            .name(RefKind::Disk, &format!("template {number}"), disk.key)
+            .unwrap();
         drop(session);
         if number == 1 {
             one = host_bytes(&root);
@@ -226,7 +240,11 @@ fn twenty_templates_of_one_image_cost_one_image() {
     assert_eq!(listed(&root, "disks").len(), 1);
     // A name is a file of one block.
     let most = one + 19 * 4096 + 4096;
-    assert!(host_bytes(&root) <= most, "{} bytes, one is {one}", host_bytes(&root));
+    assert!(
+        host_bytes(&root) <= most,
+        "{} bytes, one is {one}",
+        host_bytes(&root)
+    );
 }
 
 #[test]
@@ -257,7 +275,9 @@ fn nothing_is_collected_beside_a_session_or_with_a_name_that_leads_nowhere() {
     let session = store.begin().unwrap();
     assert!(matches!(store.collect(), Err(StoreError::Busy)));
     let image = session.import(&Source::OciArchive(archive, None)).unwrap();
-    session.name(RefKind::Disk, "gone", Digest::of(b"no such disk")).unwrap();
+    session
+        .name(RefKind::Disk, "gone", Digest::of(b"no such disk"))
+        .unwrap();
     drop(session);
     let said = chain(&store.collect().expect_err("a name leads nowhere"));
     assert!(said.contains("not in the store"), "{said}");
@@ -277,6 +297,8 @@ fn names_are_moved_and_told_and_any_text_is_one() {
     assert_eq!(store.named(RefKind::Disk, &odd).unwrap(), two);
     let names = store.names(RefKind::Disk).unwrap();
     assert_eq!((names.len(), names[0].name.as_str()), (1, odd.as_str()));
-    let none = store.named(RefKind::Image, "app").expect_err("no such name");
+    let none = store
+        .named(RefKind::Image, "app")
+        .expect_err("no such name");
     assert!(none.to_string().contains("'app'"));
 }

@@ -6,8 +6,8 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant as Deadline};
 
-use brood_agent_proto::exec::ExecSpec;
-use brood_agent_proto::exec::ExecState;
+use brood_agent_proto::exec::{DEFAULTS_FILE, ExecSpec, ExecState, ProgramDefaults};
+use brood_agent_proto::file::{MkdirParents, WriteSpec};
 use brood_agent_proto::hello::HelloError;
 use brood_agent_proto::{AGENT_PORT, AgentError, Client, ClientError, ForkRefusal};
 use brood_cell::protocol::{CMDLINE, DiskSpec, GuestSpec, MachineSpec};
@@ -61,7 +61,7 @@ impl Machine {
             disk: Some(DiskSpec::Base),
         };
         let guest = GuestSpec::Linux {
-            command_line: format!("{CMDLINE} {extra_words}"),
+            command_line: format!("{CMDLINE} {} {extra_words}", from.words),
         };
         let files = [
             host.kvm.as_fd(),
@@ -83,7 +83,11 @@ impl Machine {
                 return Err(error.context(format!("the guest's console says:\n{console}")));
             }
         };
-        Self::adopt(cell, agent)
+        let mut machine = Self::adopt(cell, agent)?;
+        if from.defaults != ProgramDefaults::default() {
+            machine.set_defaults(&from.defaults)?;
+        }
+        Ok(machine)
     }
 
     /// A machine that somebody else has started, with a conversation with its agent. The caller says that its workload
@@ -196,6 +200,23 @@ impl Machine {
         Ok(String::from_utf8_lossy(&output.stdout)
             .trim_end()
             .to_owned())
+    }
+
+    /// Says what programs get of whom their client says nothing else, in this machine and in all that are forked from it
+    /// from now on.
+    ///
+    /// # Errors
+    /// The agent refuses.
+    pub fn set_defaults(&mut self, defaults: &ProgramDefaults) -> anyhow::Result<()> {
+        let json = serde_json::to_vec(defaults)?;
+        let agent = self.agent()?;
+        if let Some((directory, _)) = DEFAULTS_FILE.rsplit_once('/') {
+            agent.mkdir(directory, 0o755, MkdirParents::Create)?;
+        }
+        // Programs that are not root have no say in who the next one is.
+        let spec = WriteSpec::replace(DEFAULTS_FILE, 0o644);
+        agent.write_file(&spec, &mut json.as_slice())?;
+        Ok(())
     }
 
     /// Ends the machine.

@@ -9,13 +9,12 @@ use std::path::Path;
 
 use brood_agent_proto::blob::EnvMap;
 use brood_agent_proto::errno::Errno;
-use brood_agent_proto::exec::{ExecSpec, Stdin, TtySize};
+use brood_agent_proto::exec::{ExecSpec, ProgramDefaults, Stdin, TtySize};
 use brood_agent_proto::{AgentError, SpawnStep};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 
-use super::image::Image;
 use super::spawn::Terminal;
 use super::user::{self, User};
 use crate::fail;
@@ -34,22 +33,22 @@ pub(crate) struct Command {
 }
 
 impl Command {
-    /// Resolves user, environment and search path. `image` fills in what `spec` leaves out, `base` is the environment
+    /// Resolves user, environment and search path. `defaults` fill in what `spec` leaves out, `base` is the environment
     /// between theirs.
     pub(crate) fn prepare(
         spec: &ExecSpec,
-        image: &Image,
+        defaults: &ProgramDefaults,
         base: &EnvMap,
         root: &Path,
     ) -> Result<Self, AgentError> {
-        let user = match spec.user.as_ref().or(image.user.as_ref()) {
+        let user = match spec.user.as_ref().or(defaults.user.as_ref()) {
             None => None,
             Some(name) => Some(user::look_up(name, root).ok_or(AgentError::Spawn {
                 step: SpawnStep::User,
                 errno: Errno(libc::ENOENT),
             })?),
         };
-        let env = environment(spec, [&image.env, base], user.as_ref())?;
+        let env = environment(spec, [&defaults.env, base], user.as_ref())?;
         let program = spec
             .argv
             .first()
@@ -60,7 +59,7 @@ impl Command {
             .iter()
             .map(|(name, value)| c_string("env", format!("{name}={value}")))
             .collect::<Result<_, _>>()?;
-        let cwd = spec.cwd.clone().or_else(|| image.cwd.clone());
+        let cwd = spec.cwd.clone().or_else(|| defaults.cwd.clone());
         Ok(Self {
             candidates: search_path(program, path)?,
             argv: spec
@@ -263,7 +262,7 @@ mod tests {
         for argv in [vec![], vec![""], vec!["a\0b"]] {
             let spec = ExecSpec::new(argv);
             assert!(matches!(
-                Command::prepare(&spec, &Image::default(), &base, Path::new("/")),
+                Command::prepare(&spec, &ProgramDefaults::default(), &base, Path::new("/")),
                 Err(AgentError::Invalid { .. })
             ));
         }
@@ -275,15 +274,15 @@ mod tests {
         std::fs::create_dir(root.path().join("etc")).unwrap();
         let users = "ann:x:1000:1000::/home/ann:/bin/sh\nbob:x:1001:1001::/home/bob:/bin/sh\n";
         std::fs::write(root.path().join("etc/passwd"), users).unwrap();
-        let image = Image {
+        let defaults = ProgramDefaults {
             cwd: Some("/app".to_owned()),
             user: Some("ann".to_owned()),
-            ..Image::default()
+            ..ProgramDefaults::default()
         };
         let mut spec = ExecSpec::new(["true"]);
         let prepare = |spec: &ExecSpec| {
             let base = EnvMap::new();
-            let command = Command::prepare(spec, &image, &base, root.path()).unwrap();
+            let command = Command::prepare(spec, &defaults, &base, root.path()).unwrap();
             (command.cwd, command.user.map(|user| user.uid))
         };
         assert_eq!(prepare(&spec), (c"/app".to_owned(), Some(1000)));

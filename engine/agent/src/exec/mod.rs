@@ -3,7 +3,7 @@
 
 mod attach;
 mod command;
-mod image;
+mod defaults;
 mod pump;
 mod ring;
 mod session;
@@ -20,7 +20,6 @@ use brood_agent_proto::{AgentError, SpawnStep};
 
 pub(crate) use attach::{Attached, attach};
 pub(crate) use command::Command;
-pub(crate) use image::Image;
 pub(crate) use session::Session;
 
 use crate::cgroup;
@@ -65,7 +64,7 @@ impl Sessions {
         root: &Path,
     ) -> Result<Arc<Session>, AgentError> {
         let permit = self.gate.spawn_permit()?;
-        let command = Command::prepare(spec, &Image::load(root)?, base, root)?;
+        let command = Command::prepare(spec, &defaults::load(root)?, base, root)?;
         let exec = self.reserve()?;
         let path = self.workload.join(format!("exec-{exec}"));
         let cgroup = cgroup::make(&path)

@@ -4,7 +4,7 @@
 
 pub(crate) mod env_file;
 mod identity;
-mod path;
+pub(crate) mod path;
 mod program;
 
 use std::fs;

@@ -91,13 +91,19 @@ mod tests {
 
     #[test]
     fn schemes_are_told_in_any_case_and_without_realm_there_is_no_token() {
-        assert_eq!(Challenge::parse(r#"BASIC realm="x""#), Some(Challenge::Basic));
+        assert_eq!(
+            Challenge::parse(r#"BASIC realm="x""#),
+            Some(Challenge::Basic)
+        );
         assert_eq!(Challenge::parse("Bearer service=x"), None);
         assert_eq!(Challenge::parse("Negotiate"), None);
         let escaped = Challenge::parse(r#"bearer realm=http://a/t , service="a\"b""#);
         let Some(Challenge::Bearer { realm, service, .. }) = escaped else {
             unreachable!("a token challenge");
         };
-        assert_eq!((realm.as_str(), service.as_deref()), ("http://a/t", Some("a\"b")));
+        assert_eq!(
+            (realm.as_str(), service.as_deref()),
+            ("http://a/t", Some("a\"b"))
+        );
     }
 }

@@ -159,7 +159,8 @@ impl Registry {
             if answer.status() != StatusCode::TOO_MANY_REQUESTS {
                 return Ok(answer);
             }
-            let wait = header(&answer, &RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok());
+            let wait =
+                header(&answer, &RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok());
             let seconds: u64 = wait.unwrap_or(self.options.longest_wait.as_secs());
             waits = waits.saturating_sub(1);
             if waits == 0 || Duration::from_secs(seconds) > self.options.longest_wait {
@@ -266,7 +267,11 @@ impl Registry {
         if status != StatusCode::OK {
             return Err(none(format!("it answered {}", status.as_u16())));
         }
-        let bytes = answer.into_body().into_with_config().limit(WORDS).read_to_vec();
+        let bytes = answer
+            .into_body()
+            .into_with_config()
+            .limit(WORDS)
+            .read_to_vec();
         let bytes = bytes.map_err(|error| unreachable(realm, error))?;
         let given: Given = serde_json::from_slice(&bytes)
             .map_err(|error| none(format!("it answered something else ({error})")))?;
@@ -303,7 +308,10 @@ fn refused(ask: &Ask<'_>, answer: Response<Body>) -> PullError {
         StatusCode::UNAUTHORIZED => PullError::Unauthorized {
             registry,
             what,
-            hint: format!("it does not take the login that it was shown{}", said(answer)),
+            hint: format!(
+                "it does not take the login that it was shown{}",
+                said(answer)
+            ),
         },
         _ => PullError::Status {
             registry,
@@ -327,7 +335,11 @@ fn said(answer: Response<Body>) -> String {
         #[serde(default)]
         message: String,
     }
-    let bytes = answer.into_body().into_with_config().limit(WORDS).read_to_vec();
+    let bytes = answer
+        .into_body()
+        .into_with_config()
+        .limit(WORDS)
+        .read_to_vec();
     // What cannot be read has nothing to say; its status stands.
     let Ok(bytes) = bytes else {
         return String::new();
@@ -335,9 +347,16 @@ fn said(answer: Response<Body>) -> String {
     let Ok(errors) = serde_json::from_slice::<Errors>(&bytes) else {
         return String::new();
     };
-    let words = errors.errors.iter().map(|error| format!("{} {}", error.code, error.message));
+    let words = errors
+        .errors
+        .iter()
+        .map(|error| format!("{} {}", error.code, error.message));
     let words = words.collect::<Vec<_>>().join("; ");
-    let words: String = words.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+    let words: String = words
+        .chars()
+        .take(SHOWN)
+        .flat_map(char::escape_debug)
+        .collect();
     format!(": {words}")
 }
 

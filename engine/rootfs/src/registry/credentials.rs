@@ -191,8 +191,14 @@ mod tests {
                 "credHelpers": {"helped.example": "pass"}, "HttpHeaders": {"x": "y"}}"#,
         )
         .expect("a configuration");
-        assert_eq!(credentials.login("docker.io"), Some(&Login::new("ann", "s:ecret")));
-        assert_eq!(credentials.login("r.example:5000"), Some(&Login::new("bob", "pw")));
+        assert_eq!(
+            credentials.login("docker.io"),
+            Some(&Login::new("ann", "s:ecret"))
+        );
+        assert_eq!(
+            credentials.login("r.example:5000"),
+            Some(&Login::new("bob", "pw"))
+        );
         assert_eq!(credentials.login("r.example"), None);
         assert_eq!(credentials.helper("helped.example"), Some("pass"));
         assert_eq!(credentials.helper("r.example"), None);
@@ -202,11 +208,14 @@ mod tests {
     fn password_is_in_no_message() {
         let login = Login::new("ann", "s3cret");
         assert_eq!(format!("{login:?}"), "Login(\"ann\", …)");
-        for json in [r#"{"auths": {"r": {"auth": "s3cret!"}}}"#, r#"{"auths": "s3cret"}"#] {
+        for json in [
+            r#"{"auths": {"r": {"auth": "s3cret!"}}}"#,
+            r#"{"auths": "s3cret"}"#,
+        ] {
             let error = of(json).expect_err("it is wrong");
             let source = std::error::Error::source(&error).map(ToString::to_string);
             let said = format!("{error} {source:?}");
-            assert!(!said.contains("s3cret!") , "{said}");
+            assert!(!said.contains("s3cret!"), "{said}");
         }
     }
 }

@@ -9,7 +9,9 @@ use crate::store::StoreError;
 #[derive(Debug, thiserror::Error)]
 pub enum PullError {
     /// Nobody answers, or the connection broke.
-    #[error("{url} cannot be reached: look at the name, the network, and whether the registry speaks TLS")]
+    #[error(
+        "{url} cannot be reached: look at the name, the network, and whether the registry speaks TLS"
+    )]
     Unreachable {
         /// What was asked for.
         url: String,
@@ -26,7 +28,9 @@ pub enum PullError {
         what: String,
     },
     /// Plain HTTP would go over a network.
-    #[error("{url} is without TLS, over which anybody in between could read and change it: ask for plain HTTP if that is meant")]
+    #[error(
+        "{url} is without TLS, over which anybody in between could read and change it: ask for plain HTTP if that is meant"
+    )]
     Plain {
         /// What was to be asked for.
         url: String,
@@ -52,7 +56,9 @@ pub enum PullError {
         said: String,
     },
     /// There is none.
-    #[error("{registry} has no {what}: look at the name and the tag; some registries also say so of what one may not see")]
+    #[error(
+        "{registry} has no {what}: look at the name and the tag; some registries also say so of what one may not see"
+    )]
     NotFound {
         /// The registry.
         registry: String,
@@ -60,7 +66,9 @@ pub enum PullError {
         what: String,
     },
     /// Too many requests.
-    #[error("{registry} has had too many requests, and wants a wait of {seconds} seconds: log in, or try again then")]
+    #[error(
+        "{registry} has had too many requests, and wants a wait of {seconds} seconds: log in, or try again then"
+    )]
     TooMany {
         /// The registry.
         registry: String,
@@ -80,7 +88,9 @@ pub enum PullError {
         said: String,
     },
     /// Content that ends early, again and again.
-    #[error("{registry} sent {have} of {size} bytes of {digest}, after {attempts} attempts: what came is kept, and the next pull goes on there")]
+    #[error(
+        "{registry} sent {have} of {size} bytes of {digest}, after {attempts} attempts: what came is kept, and the next pull goes on there"
+    )]
     Truncated {
         /// The registry.
         registry: String,

@@ -98,7 +98,11 @@ impl Registry {
         let answer = self.get(&ask)?;
         let mut json = Vec::new();
         let most = manifest::LONGEST + 1;
-        let read = answer.into_body().into_reader().take(most).read_to_end(&mut json);
+        let read = answer
+            .into_body()
+            .into_reader()
+            .take(most)
+            .read_to_end(&mut json);
         read.map_err(|error| unreachable(&what(&ask), ureq::Error::Io(error)))?;
         if u64::try_from(json.len()).unwrap_or(most) >= most {
             return Err(PullError::Long {

@@ -67,7 +67,10 @@ impl Reference {
 
     /// Whether the host is this one, to which plain HTTP goes nowhere else.
     pub(super) fn is_local(&self) -> bool {
-        let host = self.registry.rsplit_once(':').map_or(&*self.registry, |(host, _)| host);
+        let host = self
+            .registry
+            .rsplit_once(':')
+            .map_or(&*self.registry, |(host, _)| host);
         let address = host.trim_start_matches('[').trim_end_matches(']');
         host == "localhost"
             || address
@@ -155,11 +158,15 @@ fn is_host(text: &str) -> bool {
     };
     let name = |host: &str| {
         host.split('.').all(|label| {
-            let inner = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+            let inner = label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
             !label.is_empty() && inner && !label.starts_with('-') && !label.ends_with('-')
         })
     };
-    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let address = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
     let fits = match address {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         None => name(host),
@@ -172,7 +179,8 @@ fn is_part(part: &str) -> bool {
     let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let bytes = part.as_bytes();
     let ends = bytes.first().zip(bytes.last());
-    let separators = part.split(|letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit());
+    let separators =
+        part.split(|letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit());
     ends.is_some_and(|(first, last)| is_word(*first) && is_word(*last))
         && separators.into_iter().all(|separator| {
             matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|byte| byte == b'-')
@@ -199,7 +207,10 @@ mod tests {
     #[test]
     fn short_names_are_at_the_hub() {
         assert_eq!(whole("python"), "docker.io/library/python");
-        assert_eq!(whole("python:3.12-slim"), "docker.io/library/python:3.12-slim");
+        assert_eq!(
+            whole("python:3.12-slim"),
+            "docker.io/library/python:3.12-slim"
+        );
         assert_eq!(whole("me/app"), "docker.io/me/app");
         assert_eq!(whole("index.docker.io/me/app"), "docker.io/me/app");
         let hub: Reference = "python".parse().expect("a name");
@@ -227,8 +238,29 @@ mod tests {
         let bad_digest = "a@sha256:12";
         let long = "a".repeat(300);
         for text in [
-            "", "A", "a//b", "/a", "a/", "a:b:c", "a:", "a:-x", "../a", "a..b", "a___b", "-a", "a b", "a?b", "a#b",
-            "host:port/a", "ho_st.x/a", "x.y:0/a", "x.y/", "a@", bad_digest, &long, "user:pw@host.x/a",
+            "",
+            "A",
+            "a//b",
+            "/a",
+            "a/",
+            "a:b:c",
+            "a:",
+            "a:-x",
+            "../a",
+            "a..b",
+            "a___b",
+            "-a",
+            "a b",
+            "a?b",
+            "a#b",
+            "host:port/a",
+            "ho_st.x/a",
+            "x.y:0/a",
+            "x.y/",
+            "a@",
+            bad_digest,
+            &long,
+            "user:pw@host.x/a",
         ] {
             assert!(text.parse::<Reference>().is_err(), "{text}");
         }
@@ -244,7 +276,11 @@ mod tests {
             ("192.168.0.1:5000/a", false),
             ("python", false),
         ] {
-            assert_eq!(text.parse::<Reference>().expect(text).is_local(), is, "{text}");
+            assert_eq!(
+                text.parse::<Reference>().expect(text).is_local(),
+                is,
+                "{text}"
+            );
         }
     }
 }

@@ -35,7 +35,7 @@ use crate::manifest::ManifestError;
 pub use collect::Collected;
 pub use disk::Disk;
 pub use image::{Image, LayerRef};
-pub(crate) use incoming::TakeError;
+pub(crate) use incoming::{Incoming, TakeError};
 pub use reference::{Named, RefKind};
 pub use step::Steps;
 

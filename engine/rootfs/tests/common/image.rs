@@ -28,11 +28,17 @@ impl TestImage {
     /// A small one.
     pub(crate) fn small() -> Self {
         let base = Layer::new()
-            .file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n")
+            .file(
+                "etc/passwd",
+                "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n",
+            )
             .file("etc/group", "root:x:0:\nstaff:x:50:ann\n")
             .file("usr/bin/tool", "base tool");
-        let upper = Layer::new().file("usr/bin/tool", "newer tool").file("etc/.wh.group", "");
-        let config = json!({"Env": ["LANG=C.UTF-8"], "Cmd": ["tool"], "User": "ann", "WorkingDir": "/srv"});
+        let upper = Layer::new()
+            .file("usr/bin/tool", "newer tool")
+            .file("etc/.wh.group", "");
+        let config =
+            json!({"Env": ["LANG=C.UTF-8"], "Cmd": ["tool"], "User": "ann", "WorkingDir": "/srv"});
         Self::new(&[base.bytes(), upper.bytes()], config)
     }
 
@@ -47,9 +53,10 @@ impl TestImage {
 
     pub(crate) fn manifest(&self) -> Vec<u8> {
         let kind = "application/vnd.oci.image";
-        let layers = self.layers.iter().map(|layer| {
-            descriptor(layer, &format!("{kind}.layer.v1.tar+gzip"))
-        });
+        let layers = self
+            .layers
+            .iter()
+            .map(|layer| descriptor(layer, &format!("{kind}.layer.v1.tar+gzip")));
         let json = json!({
             "schemaVersion": 2,
             "mediaType": format!("{kind}.manifest.v1+json"),
@@ -68,7 +75,10 @@ impl TestImage {
 
     /// The files of an OCI layout that calls it `tag`, with an image for another machine before it.
     pub(crate) fn layout(&self, tag: &str) -> Vec<(String, Vec<u8>)> {
-        let mut entry = descriptor(&self.manifest(), "application/vnd.oci.image.manifest.v1+json");
+        let mut entry = descriptor(
+            &self.manifest(),
+            "application/vnd.oci.image.manifest.v1+json",
+        );
         entry["annotations"] = json!({"org.opencontainers.image.ref.name": tag});
         entry["platform"] = json!({"os": "linux", "architecture": "amd64"});
         let mut other = entry.clone();
@@ -76,7 +86,10 @@ impl TestImage {
         other["digest"] = json!(Digest::of(b"no such manifest").to_string());
         let index = json!({"schemaVersion": 2, "manifests": [other, entry]});
         let mut files = vec![
-            ("oci-layout".to_owned(), br#"{"imageLayoutVersion": "1.0.0"}"#.to_vec()),
+            (
+                "oci-layout".to_owned(),
+                br#"{"imageLayoutVersion": "1.0.0"}"#.to_vec(),
+            ),
             ("index.json".to_owned(), index.to_string().into_bytes()),
         ];
         for blob in self.blobs() {
@@ -87,7 +100,9 @@ impl TestImage {
 
     /// What `docker save` writes; the second layer is a link, as it is for one that two images have.
     pub(crate) fn docker(&self, name: &str) -> Layer {
-        let names: Vec<_> = (0..self.layers.len()).map(|n| format!("{n}/layer.tar")).collect();
+        let names: Vec<_> = (0..self.layers.len())
+            .map(|n| format!("{n}/layer.tar"))
+            .collect();
         let manifest = json!([{"Config": "config.json", "RepoTags": [name], "Layers": names}]);
         let mut archive = Layer::new().file_as("config.json", &self.config_json(), super::PLAIN);
         for (n, layer) in self.layers.iter().enumerate() {

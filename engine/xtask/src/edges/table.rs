@@ -55,11 +55,7 @@ pub(super) const CRATES: &[Rule] = &[
     rule("brood-devices", &["brood-units"], SERVERS),
     rule("brood-vmm", &["brood-units"], SERVERS),
     rule("brood-image", &["brood-units"], KVM_AND_SERVERS),
-    rule(
-        "brood-rootfs",
-        &["brood-units", "brood-image", "brood-crash-point"],
-        KVM_AND_SERVERS,
-    ),
+    rule("brood-rootfs", &["brood-image"], KVM_AND_SERVERS),
     rule(
         "brood-cell",
         &[

@@ -43,7 +43,14 @@ pub(super) fn ensure(place: &Place) -> Result<PathBuf> {
 
 /// Packages with all that they depend on.
 fn closure(of: &[&str]) -> Result<BTreeSet<String>> {
-    let kinds = ["recommends", "suggests", "conflicts", "breaks", "replaces", "enhances"];
+    let kinds = [
+        "recommends",
+        "suggests",
+        "conflicts",
+        "breaks",
+        "replaces",
+        "enhances",
+    ];
     let mut command = Command::new("apt-cache");
     command.args(["depends", "--recurse"]);
     command.args(kinds.map(|kind| format!("--no-{kind}")));
@@ -70,7 +77,10 @@ fn layer(directory: &Path, name: &str, packages: &BTreeSet<String>) -> Result<()
             .current_dir(&archives);
         command
     };
-    let what = format!("fetching the {} packages of the layer {name}", packages.len());
+    let what = format!(
+        "fetching the {} packages of the layer {name}",
+        packages.len()
+    );
     if install(&what, &mut download()).is_err() {
         debian::update()?;
         install(&what, &mut download())?;
@@ -88,12 +98,18 @@ fn layer(directory: &Path, name: &str, packages: &BTreeSet<String>) -> Result<()
         }
     }
     let mut tar = Command::new("tar");
-    tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--mtime=@0"])
-        .arg("--file")
-        .arg(directory.join(format!("{name}.tar")))
-        .arg("--directory")
-        .arg(&root)
-        .args(["--create", "."]);
+    tar.args([
+        "--sort=name",
+        "--owner=0",
+        "--group=0",
+        "--numeric-owner",
+        "--mtime=@0",
+    ])
+    .arg("--file")
+    .arg(directory.join(format!("{name}.tar")))
+    .arg("--directory")
+    .arg(&root)
+    .args(["--create", "."]);
     output(&mut tar)?;
     for path in [&archives, &root] {
         fs::remove_dir_all(path).with_context(|| format!("removing {}", path.display()))?;
