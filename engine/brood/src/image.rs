@@ -113,6 +113,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
                 } else {
                     PlainHttp::Local
                 },
+                proxy: proxy(),
                 ..RegistryOptions::default()
             })?;
             let session = place.open()?.begin()?;
@@ -151,6 +152,12 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             free,
         } => files(&place.open()?, &name, (&of, &out), u64::from(free) << 20),
     }
+}
+
+/// As curl(1) has it.
+fn proxy() -> Option<String> {
+    let named = ["https_proxy", "HTTPS_PROXY"].map(|name| std::env::var(name).ok());
+    named.into_iter().flatten().find(|proxy| !proxy.is_empty())
 }
 
 fn named(session: &Session, name: &str, image: &Image) -> anyhow::Result<()> {

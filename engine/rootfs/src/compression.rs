@@ -155,7 +155,7 @@ mod tests {
     fn all_members_and_frames_are_read_and_skippable_ones_skipped() {
         let two = [gzip(b"one "), gzip(b"two")].concat();
         assert_eq!(read(&two).expect("whole"), b"one two");
-        let note = [&[0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0], &b"abc"[..]].concat();
+        let note = b"\x5a\x2a\x4d\x18\x03\0\0\0abc".to_vec();
         let frames = [note.clone(), zstd(b"one "), note, zstd(b"two")].concat();
         assert_eq!(read(&frames).expect("whole"), b"one two");
     }

@@ -10,6 +10,7 @@ use tar::{EntryType, Header};
 
 use crate::error::{At, UnpackError};
 use crate::limits;
+use crate::pax::{number, records, seconds};
 
 const BLOCK: u64 = 512;
 /// Where pax puts an extended attribute, as star(1) and Go's archive/tar have it.
@@ -371,34 +372,4 @@ fn text(mut bytes: Vec<u8>) -> Vec<u8> {
         bytes.truncate(end);
     }
     bytes
-}
-
-/// pax(1): `LENGTH KEY=VALUE\n`, where the length is that of the whole record. A value may hold any byte.
-fn records(mut bytes: &[u8]) -> Option<BTreeMap<Vec<u8>, Vec<u8>>> {
-    let mut records = BTreeMap::new();
-    while !bytes.is_empty() {
-        let space = bytes.iter().take(20).position(|byte| *byte == b' ')?;
-        let length = usize::try_from(number(bytes.get(..space)?)?).ok()?;
-        let record = bytes.get(space + 1..length)?.strip_suffix(b"\n")?;
-        let equals = record.iter().position(|byte| *byte == b'=')?;
-        records.insert(
-            record.get(..equals)?.to_owned(),
-            record.get(equals + 1..)?.to_owned(),
-        );
-        bytes = bytes.get(length..)?;
-    }
-    Some(records)
-}
-
-fn number(digits: &[u8]) -> Option<u64> {
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-/// Whole seconds of a time with a fraction; one before 1970 is at 1970.
-fn seconds(value: &[u8]) -> Option<u64> {
-    let whole = value.split(|byte| *byte == b'.').next()?;
-    if whole.starts_with(b"-") {
-        return Some(0);
-    }
-    number(whole)
 }

@@ -12,6 +12,7 @@ mod error;
 mod layer;
 mod limits;
 mod manifest;
+mod pax;
 mod registry;
 mod source;
 mod stage;

@@ -1,57 +1,12 @@
-//! Registries that want to know who asks, that send too little, something else, or nothing.
+//! Registries that send too little, something else, or nothing.
 
-use std::fs;
 use std::time::Duration;
 
-use brood_rootfs::{
-    Credentials, Digest, Image, Limits, Login, Progress, PullError, Registry, RegistryOptions,
-    Store,
-};
+use brood_rootfs::{Digest, Progress, Registry, RegistryOptions};
 
-use crate::common::chain;
 use crate::common::image::TestImage;
+use crate::common::puller::Puller;
 use crate::common::server::{Answered, Server, answer, cut, stall};
-
-struct Place {
-    directory: tempfile::TempDir,
-    store: Store,
-}
-
-impl Place {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path(), Limits::default()).unwrap();
-        Self { directory, store }
-    }
-
-    fn pull(&self, name: &str, options: RegistryOptions) -> Result<Image, PullError> {
-        let registry = Registry::new(options)?;
-        let reference = name.parse().unwrap();
-        self.store
-            .begin()
-            .unwrap()
-            .pull(&registry, &reference, |_| ())
-    }
-
-    fn refusal(&self, name: &str, options: RegistryOptions) -> String {
-        chain(&self.pull(name, options).expect_err("it is refused"))
-    }
-
-    fn partial(&self) -> Vec<u64> {
-        let entries = fs::read_dir(self.directory.path().join("partial")).unwrap();
-        entries
-            .map(|entry| entry.unwrap().metadata().unwrap().len())
-            .collect()
-    }
-}
-
-fn with(login: Login, server: &Server) -> RegistryOptions {
-    let credentials = Credentials::default().with(&server.address.to_string(), login);
-    RegistryOptions {
-        credentials,
-        ..RegistryOptions::default()
-    }
-}
 
 fn first_layer(image: &TestImage) -> (Vec<u8>, String) {
     let layer = image.layers[0].clone();
@@ -63,7 +18,7 @@ fn first_layer(image: &TestImage) -> (Vec<u8>, String) {
 fn image_is_pulled_with_progress_and_what_is_there_is_not_fetched_again() {
     let image = TestImage::small();
     let server = Server::start(&image, |_, _, _| Answered::Usually);
-    let place = Place::new();
+    let place = Puller::new();
     let registry = Registry::new(RegistryOptions::default()).unwrap();
     let reference = server.name().parse().unwrap();
     let session = place.store.begin().unwrap();
@@ -89,75 +44,6 @@ fn image_is_pulled_with_progress_and_what_is_there_is_not_fetched_again() {
 }
 
 #[test]
-fn registry_with_basic_logins_is_told_who_asks_and_others_are_named() {
-    let right = Login::new("ann", "s3cret");
-    let server = Server::start(&TestImage::small(), |asked, _, to| {
-        // ann:s3cret
-        if asked.header("authorization") == Some("Basic YW5uOnMzY3JldA==") {
-            return Answered::Usually;
-        }
-        answer(
-            to,
-            "401 Unauthorized",
-            &["WWW-Authenticate: Basic realm=\"x\""],
-            b"",
-        )
-    });
-    let place = Place::new();
-    place.pull(&server.name(), with(right, &server)).unwrap();
-    let said = place.refusal(&server.name(), RegistryOptions::default());
-    assert!(said.contains("there is no login for '127.0.0.1:"), "{said}");
-    let said = place.refusal(&server.name(), with(Login::new("ann", "wr0ng"), &server));
-    assert!(
-        said.contains("does not take the login") && !said.contains("wr0ng"),
-        "{said}"
-    );
-}
-
-#[test]
-fn token_is_fetched_with_the_login_and_shown_from_then_on() {
-    let image = TestImage::small();
-    let server = Server::start(&image, |asked, _, to| {
-        if asked.path.starts_with("/token?") {
-            assert_eq!(
-                asked.header("authorization"),
-                Some("Basic YW5uOnMzY3JldA==")
-            );
-            assert!(asked.path.contains("service=here") && asked.path.contains("repository"));
-            return answer(to, "200 OK", &[], br#"{"access_token": "t0ken"}"#);
-        }
-        if asked.header("authorization") == Some("Bearer t0ken") {
-            return Answered::Usually;
-        }
-        let host = asked.header("host").unwrap_or_default();
-        let challenge = format!(
-            "WWW-Authenticate: Bearer realm=\"http://{host}/token\",service=\"here\",scope=\"repository:app:pull\""
-        );
-        answer(to, "401 Unauthorized", &[&challenge], b"")
-    });
-    let place = Place::new();
-    place
-        .pull(&server.name(), with(Login::new("ann", "s3cret"), &server))
-        .unwrap();
-    assert_eq!(server.asked("/token").len(), 1);
-    assert_eq!(server.asked("/manifests/").len(), 2);
-}
-
-#[test]
-fn token_service_that_gives_none_is_named() {
-    let server = Server::start(&TestImage::small(), |asked, _, to| {
-        if asked.path.starts_with("/token") {
-            return answer(to, "200 OK", &[], b"{}");
-        }
-        let host = asked.header("host").unwrap_or_default();
-        let challenge = format!("WWW-Authenticate: Bearer realm=\"http://{host}/token\"");
-        answer(to, "401 Unauthorized", &[&challenge], b"")
-    });
-    let said = Place::new().refusal(&server.name(), RegistryOptions::default());
-    assert!(said.contains("/token gave no token"), "{said}");
-}
-
-#[test]
 fn what_is_not_there_and_what_one_may_not_have_are_told_apart() {
     let server = Server::start(&TestImage::small(), |asked, _, to| {
         if asked.path.ends_with("/secret") {
@@ -170,7 +56,7 @@ fn what_is_not_there_and_what_one_may_not_have_are_told_apart() {
         Answered::Usually
     });
     let at = |tag: &str| format!("{}/app:{tag}", server.address);
-    let place = Place::new();
+    let place = Puller::new();
     let said = place.refusal(&at("v2"), RegistryOptions::default());
     assert!(said.contains("has no app/manifests/v2"), "{said}");
     let said = place.refusal(&at("secret"), RegistryOptions::default());
@@ -188,14 +74,14 @@ fn too_many_requests_are_repeated_after_the_wait_unless_that_is_too_long() {
         0 => answer(to, "429 Too Many Requests", &["Retry-After: 0"], b""),
         _ => Answered::Usually,
     });
-    Place::new()
+    Puller::new()
         .pull(&server.name(), RegistryOptions::default())
         .unwrap();
     assert_eq!(server.asked("/manifests/").len(), 2);
     let server = Server::start(&TestImage::small(), |_, _, to| {
         answer(to, "429 Too Many Requests", &["Retry-After: 100000"], b"")
     });
-    let said = Place::new().refusal(&server.name(), RegistryOptions::default());
+    let said = Puller::new().refusal(&server.name(), RegistryOptions::default());
     assert!(said.contains("wait of 100000 seconds"), "{said}");
     assert_eq!(server.asked("").len(), 1);
 }
@@ -212,7 +98,7 @@ fn layer_that_is_cut_goes_on_where_it_was_cut() {
         }
         Answered::Usually
     });
-    Place::new()
+    Puller::new()
         .pull(&server.name(), RegistryOptions::default())
         .unwrap();
     let asked = server.asked(&path);
@@ -237,7 +123,7 @@ fn registry_that_knows_no_ranges_sends_all_again() {
             _ => answer(to, "200 OK", &[], &layer),
         }
     });
-    Place::new()
+    Puller::new()
         .pull(&server.name(), RegistryOptions::default())
         .unwrap();
     assert_eq!(server.asked(&path).len(), 2);
@@ -259,7 +145,7 @@ fn what_came_of_a_layer_is_kept_for_the_next_pull() {
             _ => answer(to, "503 Service Unavailable", &[], b""),
         }
     });
-    let place = Place::new();
+    let place = Puller::new();
     let said = place.refusal(&broken.name(), RegistryOptions::default());
     assert!(said.contains("answered 503"), "{said}");
     assert_eq!(place.partial(), [half as u64]);
@@ -284,7 +170,7 @@ fn layer_that_never_comes_whole_is_given_up_with_how_much_there_is() {
         }
         Answered::Usually
     });
-    let place = Place::new();
+    let place = Puller::new();
     let said = place.refusal(&server.name(), RegistryOptions::default());
     assert!(
         said.contains(&format!("of {all} bytes")) && said.contains("4 attempts"),
@@ -310,7 +196,7 @@ fn layer_of_another_content_is_thrown_away() {
         }
         Answered::Usually
     });
-    let place = Place::new();
+    let place = Puller::new();
     let said = place.refusal(&server.name(), RegistryOptions::default());
     assert!(said.contains(&wanted) && said.contains(&is), "{said}");
     assert!(place.partial().is_empty());
@@ -334,7 +220,7 @@ fn manifest_is_what_its_digest_says_and_a_list_leads_to_the_one_for_guests() {
         }
         Answered::Usually
     });
-    let place = Place::new();
+    let place = Puller::new();
     let pull = |rest: &str| {
         let name = format!("{}/app{rest}", server.address);
         place.pull(&name, RegistryOptions::default())
@@ -365,35 +251,8 @@ fn manifest_without_end_is_refused() {
         }
         Answered::Usually
     });
-    let said = Place::new().refusal(&server.name(), RegistryOptions::default());
+    let said = Puller::new().refusal(&server.name(), RegistryOptions::default());
     assert!(said.contains("more than 4 MiB"), "{said}");
-}
-
-#[test]
-fn login_does_not_go_along_with_a_redirect() {
-    let image = TestImage::small();
-    let elsewhere = Server::start(&image, |_, _, _| Answered::Usually);
-    let address = elsewhere.address;
-    let server = Server::start(&image, move |asked, _, to| {
-        if asked.header("authorization").is_none() {
-            return answer(to, "401 Unauthorized", &["WWW-Authenticate: Basic"], b"");
-        }
-        if asked.path.contains("/blobs/") {
-            let location = format!("Location: http://{address}{}", asked.path);
-            return answer(to, "307 Temporary Redirect", &[&location], b"");
-        }
-        Answered::Usually
-    });
-    Place::new()
-        .pull(&server.name(), with(Login::new("ann", "s3cret"), &server))
-        .unwrap();
-    let followed = elsewhere.asked("/blobs/");
-    assert_eq!(followed.len(), 3);
-    assert!(
-        followed
-            .iter()
-            .all(|asked| asked.header("authorization").is_none())
-    );
 }
 
 #[test]
@@ -414,7 +273,7 @@ fn registry_that_stops_sending_is_given_up() {
         patience: Duration::from_millis(500),
         ..RegistryOptions::default()
     };
-    let place = Place::new();
+    let place = Puller::new();
     place.pull(&server.name(), options()).unwrap();
     let silent = format!("{}/app:silent", server.address);
     assert!(
@@ -430,7 +289,7 @@ fn other_hosts_are_asked_over_tls_and_who_does_not_answer_is_named() {
         .unwrap()
         .local_addr()
         .unwrap();
-    let said = Place::new().refusal(&format!("{closed}/app"), RegistryOptions::default());
+    let said = Puller::new().refusal(&format!("{closed}/app"), RegistryOptions::default());
     assert!(
         said.contains("cannot be reached") && said.contains("http://127.0.0.1"),
         "{said}"
@@ -440,6 +299,6 @@ fn other_hosts_are_asked_over_tls_and_who_does_not_answer_is_named() {
         patience: Duration::from_millis(50),
         ..RegistryOptions::default()
     };
-    let said = Place::new().refusal("192.0.2.1:5000/app", options);
+    let said = Puller::new().refusal("192.0.2.1:5000/app", options);
     assert!(said.contains("https://192.0.2.1:5000"), "{said}");
 }

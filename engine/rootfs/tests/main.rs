@@ -9,6 +9,7 @@
 mod common;
 mod disks;
 mod faults;
+mod logins;
 mod refused;
 mod registry;
 mod sources;

@@ -105,7 +105,7 @@ fn what_no_disk_can_hold_is_refused_by_name() {
             Layer::new().raw(header(EntryType::new(b'Z'), "z", PLAIN), b""),
             "type 'Z'",
         ),
-        (Layer::new().file("./", ""), "no directory"),
+        (Layer::new().file(".", ""), "is a directory"),
         (
             Layer::new().raw(header(EntryType::XHeader, "x", PLAIN), b"9 broken\n"),
             "PAX",

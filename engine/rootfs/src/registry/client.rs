@@ -11,17 +11,14 @@ use serde::Deserialize;
 use ureq::http::header::{ACCEPT, AUTHORIZATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use ureq::http::{Response, StatusCode};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, Proxy};
 
 use super::challenge::Challenge;
 use super::credentials::Credentials;
 use super::error::PullError;
 use super::reference::Reference;
+use super::refusal::{WORDS, refused};
 
-/// Bytes of what a registry says about an error, or a token service as its token.
-const WORDS: u64 = 1 << 20;
-/// Letters of that which are shown.
-const SHOWN: usize = 300;
 /// Redirects that are followed.
 const REDIRECTS: u32 = 5;
 
@@ -43,6 +40,8 @@ pub struct RegistryOptions {
     pub plain_http: PlainHttp,
     /// Certificates of who vouches for registries, PEM. Default: Debian's package ca-certificates.
     pub roots: PathBuf,
+    /// The address of a proxy for whatever is asked over TLS, `http://[USER:PASSWORD@]HOST:PORT`. Default: none.
+    pub proxy: Option<String>,
     /// How long a connection, the begin of an answer, and each piece of it may take. Default: 30 seconds.
     pub patience: Duration,
     /// How often one blob is tried. Each attempt goes on where the last one ended. Default: 4.
@@ -57,6 +56,7 @@ impl Default for RegistryOptions {
             credentials: Credentials::default(),
             plain_http: PlainHttp::Local,
             roots: PathBuf::from("/etc/ssl/certs/ca-certificates.crt"),
+            proxy: None,
             patience: Duration::from_secs(30),
             attempts: 4,
             longest_wait: Duration::from_secs(60),
@@ -97,6 +97,8 @@ impl Registry {
                 .http_status_as_error(false)
                 .max_redirects(REDIRECTS)
                 .user_agent(concat!("brood/", env!("CARGO_PKG_VERSION")))
+                // The environment is read by programs and not here.
+                .proxy(None)
                 .timeout_resolve(patience)
                 .timeout_connect(patience)
                 .timeout_recv_response(patience)
@@ -106,7 +108,12 @@ impl Registry {
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .root_certs(roots(&options.roots)?)
             .build();
-        let secure = config().https_only(true).tls_config(tls.clone()).build();
+        let proxy = options.proxy.as_deref().map(Proxy::new);
+        let proxy = proxy
+            .transpose()
+            .map_err(|error| unreachable("the proxy", error))?;
+        let secure = config().https_only(true).proxy(proxy);
+        let secure = secure.tls_config(tls.clone()).build();
         let plain = config().tls_config(tls).build();
         Ok(Self {
             options,
@@ -145,7 +152,7 @@ impl Registry {
 
     /// One request; a registry that has had too many is asked again after the wait that it wants.
     fn call(&self, ask: &Ask<'_>, show: Option<&str>) -> Result<Response<Body>, PullError> {
-        let url = self.url(ask)?;
+        let url = self.url(ask);
         let mut waits = self.options.attempts;
         loop {
             let mut request = self.agent(&url).get(&url).header(ACCEPT, ask.accept);
@@ -182,12 +189,12 @@ impl Registry {
     }
 
     /// This host's own registries speak plain HTTP, all others TLS unless the operator says otherwise.
-    fn url(&self, ask: &Ask<'_>) -> Result<String, PullError> {
+    fn url(&self, ask: &Ask<'_>) -> String {
         let reference = ask.reference;
         let plain = reference.is_local() || self.options.plain_http == PlainHttp::Asked;
         let scheme = if plain { "http" } else { "https" };
         let (host, repository) = (reference.host(), reference.repository());
-        Ok(format!("{scheme}://{host}/v2/{repository}/{}", ask.path))
+        format!("{scheme}://{host}/v2/{repository}/{}", ask.path)
     }
 
     /// What to show to a registry that wants to know who asks.
@@ -291,73 +298,6 @@ impl Registry {
             (None, None) => format!("there is no login for '{registry}'"),
         }
     }
-}
-
-/// What a registry said instead of content.
-fn refused(ask: &Ask<'_>, answer: Response<Body>) -> PullError {
-    let status = answer.status();
-    let registry = ask.reference.registry().to_owned();
-    let what = what(ask);
-    match status {
-        StatusCode::NOT_FOUND => PullError::NotFound { registry, what },
-        StatusCode::FORBIDDEN => PullError::Forbidden {
-            registry,
-            what,
-            said: said(answer),
-        },
-        StatusCode::UNAUTHORIZED => PullError::Unauthorized {
-            registry,
-            what,
-            hint: format!(
-                "it does not take the login that it was shown{}",
-                said(answer)
-            ),
-        },
-        _ => PullError::Status {
-            registry,
-            what,
-            status: status.as_u16(),
-            said: said(answer),
-        },
-    }
-}
-
-/// The words of an error (distribution-spec, "Error Codes"), after a colon; none if there are none.
-fn said(answer: Response<Body>) -> String {
-    #[derive(Deserialize)]
-    struct Errors {
-        errors: Vec<Said>,
-    }
-    #[derive(Deserialize)]
-    struct Said {
-        #[serde(default)]
-        code: String,
-        #[serde(default)]
-        message: String,
-    }
-    let bytes = answer
-        .into_body()
-        .into_with_config()
-        .limit(WORDS)
-        .read_to_vec();
-    // What cannot be read has nothing to say; its status stands.
-    let Ok(bytes) = bytes else {
-        return String::new();
-    };
-    let Ok(errors) = serde_json::from_slice::<Errors>(&bytes) else {
-        return String::new();
-    };
-    let words = errors
-        .errors
-        .iter()
-        .map(|error| format!("{} {}", error.code, error.message));
-    let words = words.collect::<Vec<_>>().join("; ");
-    let words: String = words
-        .chars()
-        .take(SHOWN)
-        .flat_map(char::escape_debug)
-        .collect();
-    format!(": {words}")
 }
 
 pub(super) fn what(ask: &Ask<'_>) -> String {

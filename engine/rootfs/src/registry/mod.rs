@@ -10,6 +10,7 @@ mod credentials;
 mod error;
 mod pull;
 mod reference;
+mod refusal;
 
 pub use client::{PlainHttp, Registry, RegistryOptions};
 pub use credentials::{Credentials, CredentialsError, Login};

@@ -123,8 +123,9 @@ impl Store {
             source,
         };
         let written: Written = serde_json::from_slice(&json).map_err(wrong)?;
-        let target = written.target.parse();
-        let target = target.map_err(|error| wrong(serde::de::Error::custom(error)))?;
+        let target = written.target.parse::<Digest>();
+        let target = target
+            .map_err(|error| wrong(<serde_json::Error as serde::de::Error>::custom(error)))?;
         Ok(Some(Named {
             name: written.name,
             target,

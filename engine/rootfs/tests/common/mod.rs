@@ -1,6 +1,7 @@
 //! Layers as hostile as a test wants them, and reading a disk back.
 
 pub(crate) mod image;
+pub(crate) mod puller;
 pub(crate) mod server;
 
 use std::io::{BufRead, Cursor, Write};
