@@ -41,7 +41,6 @@ mod lab_exec;
 mod lab_fork;
 mod lab_machine;
 mod lab_restart;
-mod lab_shell;
 mod metrics;
 mod plugin_child;
 mod plugin_commands;
